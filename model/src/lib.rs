@@ -1,0 +1,26 @@
+//! The vocabulary of Weft, shared by every process: what an address, an identity, a service, an endpoint, a route and
+//! a policy *are*. Data and parsing only: no IO, no clock, no runtime. It is its own crate so that Cargo can forbid
+//! tokio, hyper and kube to all who decide with these words.
+
+/// Socket addresses by the role they play.
+pub mod addr;
+/// SPIFFE identities and trust domains.
+pub mod identity;
+/// Services and the protocols their ports speak.
+pub mod service;
+/// Endpoints: where a service's traffic may go.
+pub mod endpoint;
+
+/// Routes attached to a service: matches, filters, backends, timeouts, retries.
+pub mod route;
+/// Authorization and traffic policy.
+pub mod policy;
+
+/// What one discovery answer may contain, and the keys it is asked by.
+pub mod resources;
+
+pub use addr::{ClientAddr, EndpointAddr, OriginalDst};
+pub use endpoint::{EndpointSpec, Health, WorkloadName};
+pub use identity::{SpiffeId, TrustDomain};
+pub use policy::PolicyId;
+pub use service::{AppProtocol, ServiceKey};

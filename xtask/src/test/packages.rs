@@ -1,0 +1,87 @@
+//! What the tests use of the system: named, and as root installed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+use crate::workspace::check;
+
+/// A package of Debian, one program by which it is recognised, and what it is for.
+struct Package {
+    name: &'static str,
+    program: &'static str,
+    why: &'static str,
+}
+
+const PACKAGES: &[Package] = &[
+    Package { name: "curl", program: "curl", why: "an HTTP client that is not ours" },
+    Package { name: "g++", program: "c++", why: "links the fuzz targets" },
+    Package { name: "nftables", program: "nft", why: "reads back the rules that weft-init set" },
+    Package { name: "nghttp2-client", program: "h2load", why: "HTTP/2 clients that are not ours" },
+    Package { name: "openssl", program: "openssl", why: "peers that must be refused" },
+    Package { name: "redis-server", program: "redis-server", why: "opaque TCP, the client speaks first" },
+    Package { name: "strace", program: "strace", why: "counts system calls" },
+];
+
+/// Whether this process runs as root.
+pub(super) fn is_root() -> anyhow::Result<bool> {
+    Ok(fs::metadata("/proc/self").context("reading /proc")?.uid() == 0)
+}
+
+/// Installs what is missing, or says what an administrator must install.
+pub(super) fn install() -> anyhow::Result<()> {
+    let missing: Vec<&Package> = PACKAGES.iter().filter(|package| find(package.program).is_none()).collect();
+    if missing.is_empty() {
+        println!("nothing to install: {} programs are in place", PACKAGES.len());
+        return Ok(());
+    }
+    let names: BTreeSet<&str> = missing.iter().map(|package| package.name).collect();
+    let line = names.iter().copied().collect::<Vec<_>>().join(" ");
+    if !is_root()? {
+        bail!("programs are missing; an administrator installs them with: apt-get install {line}");
+    }
+    if find("apt-get").is_none() {
+        bail!("programs are missing and this is no Debian; install what these packages hold: {line}");
+    }
+    println!("the tests use programs that are missing here; installing from the system's packages:");
+    for Package { name, program, why } in missing {
+        println!("  {name:<16} for {program}: {why}");
+    }
+    check(apt().args(["update", "--quiet=2"]))?;
+    check(apt().args(["install", "--yes", "--quiet=2", "--no-install-recommends"]).args(&names))?;
+    let absent: Vec<&str> =
+        PACKAGES.iter().map(|package| package.program).filter(|program| find(program).is_none()).collect();
+    if !absent.is_empty() {
+        bail!("apt-get succeeded, yet these are not to be found: {}", absent.join(" "));
+    }
+    Ok(())
+}
+
+fn apt() -> Command {
+    let mut command = Command::new("apt-get");
+    // A run level of 1 keeps Debian's scripts from starting the servers: the tests start their own, in their own namespaces.
+    command.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
+    command
+}
+
+/// Where a program lies, on the PATH or in the system's directories for administrators.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    directories.map(|directory| directory.join(program)).find(|file| file.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_on_the_path() {
+        assert!(find("sh").is_some());
+        assert!(find("no-such-program").is_none());
+    }
+}

@@ -1,0 +1,109 @@
+//! The table of steps, in the order they run: what fails soonest comes first.
+
+use std::process::Command;
+
+use anyhow::bail;
+
+use super::unprivileged::Stage;
+use super::{Step, fuzz, packages, programs};
+use crate::workspace::{Workspace, check};
+use crate::{demo, r#gen, tidy};
+
+pub(super) const ALL: &[Step] = &[
+    Step {
+        name: "packages",
+        needs: "root and Debian's packages, or the programs in place",
+        claim: "the programs that the tests talk to are installed",
+        run: |_| packages::install(),
+    },
+    Step { name: "fmt", needs: "nothing", claim: "the code is formatted", run: format },
+    Step {
+        name: "tidy",
+        needs: "nothing",
+        claim: "modules keep their order, files their size, the lock file its crates",
+        run: |workspace| tidy::run(&workspace.root),
+    },
+    Step { name: "gen", needs: "nothing", claim: "generated code is current", run: |_| r#gen::run(true) },
+    Step { name: "clippy", needs: "nothing", claim: "no lint is broken", run: clippy },
+    Step { name: "doc", needs: "nothing", claim: "documentation builds and its links hold", run: doc },
+    Step { name: "unit", needs: "nothing", claim: "unit, documentation and integration tests pass", run: unit },
+    Step { name: "netns", needs: "root", claim: "the real kernel and real programs agree, as root", run: netns },
+    Step {
+        name: "netns-unprivileged",
+        needs: "user namespaces",
+        claim: "the same as an unprivileged user, with nft, iptables and ip off the PATH",
+        run: netns_unprivileged,
+    },
+    Step {
+        name: "fuzz",
+        needs: "a C++ compiler",
+        claim: "the corpora replay, and no parser falls in 30 s",
+        run: fuzz::run,
+    },
+    Step { name: "demo", needs: "root", claim: "every step of the demo holds, as root", run: demo },
+    Step {
+        name: "demo-unprivileged",
+        needs: "user namespaces",
+        claim: "the same as an unprivileged user, with nft, iptables and ip off the PATH",
+        run: demo_unprivileged,
+    },
+];
+
+fn format(workspace: &Workspace) -> anyhow::Result<()> {
+    check(workspace.cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn clippy(workspace: &Workspace) -> anyhow::Result<()> {
+    check(workspace.cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
+}
+
+fn doc(workspace: &Workspace) -> anyhow::Result<()> {
+    let mut cargo = workspace.cargo();
+    check(
+        cargo
+            .args(["doc", "--no-deps", "--workspace", "--document-private-items"])
+            .env("RUSTDOCFLAGS", "--deny warnings"),
+    )
+}
+
+fn unit(workspace: &Workspace) -> anyhow::Result<()> {
+    check(workspace.cargo().args(["test", "--profile", "demo", "--workspace", "--exclude", "weft-tests"]))
+}
+
+fn netns(workspace: &Workspace) -> anyhow::Result<()> {
+    need_root("netns")?;
+    programs::build(workspace)?;
+    check(workspace.cargo().args(["test", "--profile", "demo", "--package", "weft-tests"]))
+}
+
+fn netns_unprivileged(workspace: &Workspace) -> anyhow::Result<()> {
+    let mut files = programs::build(workspace)?;
+    let tests = programs::tests(workspace)?;
+    files.extend(tests.iter().cloned());
+    let stage = Stage::new(&files)?;
+    for test in &tests {
+        check(&mut stage.command(test)?)?;
+    }
+    Ok(())
+}
+
+fn demo(workspace: &Workspace) -> anyhow::Result<()> {
+    need_root("demo")?;
+    demo::build(workspace)?;
+    check(Command::new(workspace.programs().join("weft")).args(["demo", "--plain"]))
+}
+
+fn demo_unprivileged(workspace: &Workspace) -> anyhow::Result<()> {
+    let files = programs::build(workspace)?;
+    let stage = Stage::new(&files)?;
+    check(stage.command(&workspace.programs().join("weft"))?.args(["demo", "--plain"]))
+}
+
+fn need_root(step: &str) -> anyhow::Result<()> {
+    if !packages::is_root()? {
+        bail!(
+            "this part runs as root only, to show that the user id excludes the proxy: sudo -E cargo xtask test --only {step}"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! Connections that wait for their next request. One pool a worker, never shared. Keyed by endpoint instance, which
+//! has one address and one identity for its whole life, so that a reused address never meets an old connection.
+//! Invariant: a connection whose endpoint is gone is never handed out.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use weft_proxy_core::endpoint::Endpoint;
+use weft_runtime::task::Tasks;
+use weft_tls::{Alpn, AnchorId};
+
+use super::h2::{H2Connection, Lease};
+use super::{ConnectError, Dialer};
+use crate::balance::{Picked, PoolKey};
+use crate::h1::Connection as H1Connection;
+
+/// Idle connections are closed after this (design §6).
+const IDLE_MAX: Duration = Duration::from_secs(300);
+/// Idle HTTP/1 connections kept for one endpoint: a burst of more than this closes the rest when it ends.
+const IDLE_PER_ENDPOINT_MAX: usize = 256;
+/// HTTP/2 connections to one endpoint: more are opened only when every one is at its peer's stream limit.
+const H2_PER_ENDPOINT_MAX: usize = 8;
+
+/// One worker's connections.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    idle: RefCell<HashMap<PoolKey, IdleSlot>>,
+    shared: RefCell<HashMap<PoolKey, Rc<SharedSlot>>>,
+    tasks: Tasks,
+}
+
+/// The idle HTTP/1 connections of one endpoint.
+#[derive(Debug)]
+struct IdleSlot {
+    /// `None` for what is not meshed.
+    endpoint: Option<Arc<Endpoint>>,
+    waiting: Vec<Idle>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: H1Connection,
+    since: Instant,
+}
+
+/// The HTTP/2 connections of one endpoint.
+#[derive(Debug)]
+struct SharedSlot {
+    /// `None` for what is not meshed.
+    endpoint: Option<Arc<Endpoint>>,
+    connections: RefCell<Vec<(H2Connection, Option<AnchorId>)>>,
+    /// Held while one request dials, so that a burst opens one connection and not one each.
+    dialing: Mutex<()>,
+}
+
+impl SharedSlot {
+    fn lease(&self) -> Option<Lease> {
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|(connection, _)| connection.is_usable());
+        let has_room = connections.iter().find(|(connection, _)| connection.has_room());
+        let any = || connections.first().filter(|_| connections.len() >= H2_PER_ENDPOINT_MAX);
+        has_room.or_else(any).and_then(|(connection, _)| connection.lease())
+    }
+}
+
+/// Why a shared connection could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ShareError {
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The peer does not speak HTTP/2 after all.
+    #[error("the HTTP/2 preface could not be sent")]
+    Preface(#[from] h2::Error),
+}
+
+impl Pool {
+    /// An empty pool whose connections run as `tasks`.
+    pub(crate) fn new(tasks: Tasks) -> Self {
+        Self { idle: RefCell::default(), shared: RefCell::default(), tasks }
+    }
+
+    /// An idle HTTP/1 connection that is still open, or a new one; `true` when it was used before.
+    ///
+    /// # Errors
+    /// No new connection could be opened; nothing was sent.
+    pub(crate) async fn http1(&self, picked: &Picked, dialer: &Dialer) -> Result<(H1Connection, bool), ConnectError> {
+        if let Some(connection) = self.take_idle(picked.pool_key()) {
+            return Ok((connection, true));
+        }
+        Ok((self.fresh_http1(picked, dialer).await?, false))
+    }
+
+    /// A new HTTP/1 connection.
+    ///
+    /// # Errors
+    /// It could not be opened; nothing was sent.
+    #[expect(clippy::unused_self, reason = "a connection belongs to the pool even while it is in use")]
+    pub(crate) async fn fresh_http1(&self, picked: &Picked, dialer: &Dialer) -> Result<H1Connection, ConnectError> {
+        let connected = dialer.connect(picked, Alpn::Http1).await?;
+        Ok(H1Connection::new(connected.io, connected.anchor))
+    }
+
+    /// Takes the most recently used one: the rest grows old and is closed.
+    fn take_idle(&self, key: PoolKey) -> Option<H1Connection> {
+        let mut idle = self.idle.borrow_mut();
+        let slot = idle.get_mut(&key)?;
+        while let Some(mut candidate) = slot.waiting.pop() {
+            // What an idle connection has to read is its end, or bytes that no request asked for.
+            if candidate.connection.is_quiet() {
+                return Some(candidate.connection);
+            }
+        }
+        None
+    }
+
+    /// Gives a connection back after a complete exchange.
+    pub(crate) fn put(&self, picked: &Picked, connection: H1Connection) {
+        let endpoint = picked.endpoint();
+        if is_gone(endpoint) {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        let slot = idle
+            .entry(picked.pool_key())
+            .or_insert_with(|| IdleSlot { endpoint: endpoint.cloned(), waiting: Vec::new() });
+        if slot.waiting.len() < IDLE_PER_ENDPOINT_MAX {
+            slot.waiting.push(Idle { connection, since: Instant::now() });
+        }
+    }
+
+    /// A place on a shared HTTP/2 connection.
+    ///
+    /// **Cancel:** gives the attempt up; a dial under way is dropped with it.
+    ///
+    /// # Errors
+    /// No connection could be opened; nothing was sent.
+    pub(crate) async fn http2(&self, picked: &Picked, dialer: &Dialer) -> Result<Lease, ShareError> {
+        let slot = Rc::clone(self.shared.borrow_mut().entry(picked.pool_key()).or_insert_with(|| {
+            Rc::new(SharedSlot {
+                endpoint: picked.endpoint().cloned(),
+                connections: RefCell::default(),
+                dialing: Mutex::default(),
+            })
+        }));
+        if let Some(lease) = slot.lease() {
+            return Ok(lease);
+        }
+        let _dialing = slot.dialing.lock().await;
+        // Somebody else may have dialled while we waited for our turn.
+        if let Some(lease) = slot.lease() {
+            return Ok(lease);
+        }
+        let connected = dialer.connect(picked, Alpn::H2).await?;
+        let connection = H2Connection::handshake(connected.io, &self.tasks).await?;
+        let lease = connection.lease();
+        slot.connections.borrow_mut().push((connection, connected.anchor));
+        lease.ok_or_else(|| h2::Error::from(h2::Reason::INTERNAL_ERROR).into())
+    }
+
+    /// Closes what has idled too long, what leads to an endpoint that is gone, and what an anchor authenticated that is
+    /// trusted no longer. Called by each worker every few seconds.
+    pub(crate) fn sweep(&self, now: Instant, trusted: impl Fn(AnchorId) -> bool) {
+        self.idle.borrow_mut().retain(|_, slot| {
+            let fresh = |since: Instant| now.saturating_duration_since(since) < IDLE_MAX;
+            let keep = |idle: &mut Idle| fresh(idle.since) && idle.connection.anchor().is_none_or(&trusted);
+            slot.waiting.retain_mut(|idle| keep(idle) && idle.connection.is_quiet());
+            !slot.waiting.is_empty() && !is_gone(slot.endpoint.as_ref())
+        });
+        self.shared.borrow_mut().retain(|_, slot| {
+            let gone = is_gone(slot.endpoint.as_ref());
+            slot.connections.borrow_mut().retain(|(connection, anchor)| {
+                let old = connection.idle_for(now).is_some_and(|idle| idle >= IDLE_MAX);
+                connection.is_usable() && !gone && !old && anchor.is_none_or(&trusted)
+            });
+            // One that is being dialled right now is held by the dialler as well.
+            !slot.connections.borrow().is_empty() || Rc::strong_count(slot) > 1
+        });
+    }
+}
+
+/// Whether discovery has withdrawn the endpoint.
+fn is_gone(endpoint: Option<&Arc<Endpoint>>) -> bool {
+    endpoint.is_some_and(|endpoint| endpoint.is_gone())
+}

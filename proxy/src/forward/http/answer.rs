@@ -1,0 +1,125 @@
+//! The answers that Weft makes itself, for requests that never reach an application.
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Response, StatusCode};
+
+use crate::admit::Refusal;
+use crate::error::Reason;
+
+/// Carries the reason, to meshed peers only.
+pub(crate) const WEFT_ERROR: HeaderName = HeaderName::from_static("weft-error");
+/// Carries the policy that decided, to meshed peers only.
+pub(crate) const WEFT_POLICY: HeaderName = HeaderName::from_static("weft-policy");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// Who the answer goes to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Audience {
+    /// Whether the request was gRPC: its clients read a gRPC status, not an HTTP status.
+    pub(crate) grpc: bool,
+    /// Whether it is a meshed peer or our own application: others get a generic body and no `weft-*` header.
+    pub(crate) meshed: bool,
+}
+
+/// The answer to a request that is refused. **Cost:** allocates; it is off the path of what works.
+pub(crate) fn answer(refusal: &Refusal, audience: Audience) -> (Response<()>, Bytes) {
+    let Refusal { reason, policy } = refusal;
+    let mut response = Response::new(());
+    let headers = response.headers_mut();
+    if audience.meshed {
+        headers.insert(WEFT_ERROR, HeaderValue::from_static(reason.as_str()));
+        if let Some(value) = policy.as_ref().and_then(|policy| HeaderValue::from_str(policy.as_str()).ok()) {
+            headers.insert(WEFT_POLICY, value);
+        }
+    }
+    if audience.grpc {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(reason.grpc_code())));
+        headers.insert(GRPC_MESSAGE, HeaderValue::from_static(words(*reason, audience)));
+        return (response, Bytes::new());
+    }
+    let mut text = words(*reason, audience).to_owned();
+    if let Some(policy) = policy.as_ref().filter(|_| audience.meshed) {
+        text.push_str(" by ");
+        text.push_str(policy.as_str());
+    }
+    text.push('\n');
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+    *response.status_mut() = reason.status();
+    (response, Bytes::from(text))
+}
+
+/// The reason for those who may know it, the status' own phrase for the rest.
+fn words(reason: Reason, audience: Audience) -> &'static str {
+    if audience.meshed { reason.as_str() } else { reason.status().canonical_reason().unwrap_or("error") }
+}
+
+/// Whether a request is gRPC by its content type (gRPC's `doc/PROTOCOL-HTTP2.md`).
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    value.strip_prefix(GRPC).is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// The gRPC status in trailers, or in the head of an answer that has only a head.
+pub(crate) fn grpc_status(headers: &HeaderMap) -> Option<u16> {
+    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
+}
+
+/// Whether a response says "provably not processed, the application could not be reached": believed only from a
+/// verified peer proxy (semantics 26).
+pub(crate) fn says_app_connect(status: StatusCode, headers: &HeaderMap) -> bool {
+    let app_connect = Reason::AppConnect;
+    status == app_connect.status() && headers.get(WEFT_ERROR).is_some_and(|value| value == app_connect.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_model::PolicyId;
+
+    #[test]
+    fn a_meshed_peer_learns_reason_and_policy() {
+        let policy = Some(PolicyId::new("AuthorizationPolicy", "shop", "order"));
+        let refusal = Refusal { reason: Reason::Authorization, policy };
+        let (response, body) = answer(&refusal, Audience { grpc: false, meshed: true });
+        assert_eq!(response.status(), StatusCode::FORBIDDEN);
+        assert_eq!(response.headers()[WEFT_ERROR], "authorization");
+        assert_eq!(response.headers()[WEFT_POLICY], "AuthorizationPolicy/shop/order");
+        assert_eq!(body, "authorization by AuthorizationPolicy/shop/order\n");
+    }
+
+    #[test]
+    fn a_stranger_learns_neither() {
+        let policy = Some(PolicyId::new("AuthorizationPolicy", "shop", "order"));
+        let refusal = Refusal { reason: Reason::Authorization, policy };
+        let (response, body) = answer(&refusal, Audience { grpc: false, meshed: false });
+        assert!(!response.headers().keys().any(|name| name.as_str().starts_with("weft-")));
+        assert_eq!(body, "Forbidden\n");
+    }
+
+    #[test]
+    fn grpc_gets_a_grpc_status() {
+        let (response, body) = answer(&Reason::NoEndpoints.into(), Audience { grpc: true, meshed: true });
+        assert_eq!((response.status(), body.len()), (StatusCode::OK, 0));
+        assert_eq!(grpc_status(response.headers()), Some(14));
+    }
+
+    #[test]
+    fn grpc_is_told_by_its_content_type() {
+        for (value, want) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;x=1", true),
+            ("application/grpc-web", false),
+            ("application/json", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(value));
+            assert_eq!(is_grpc(&headers), want, "{value}");
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Changes.
+
+use std::collections::BTreeSet;
+
+use weft_model::{EndpointSpec, ServiceKey, WorkloadName};
+
+use super::{Affected, Changes, Index, Slot, Table};
+use crate::endpoints::{EndpointSet, Source};
+use crate::object::{Kind, Name, Object, ObjectKey};
+use crate::policies::authorization::AuthzEntry;
+use crate::policies::{authorization, mesh, traffic};
+use crate::problem::Problem;
+use crate::read::Read;
+use crate::routes::RouteEntry;
+use crate::services::{PortEntry, ServiceEntry};
+use crate::slices::SliceEntry;
+use crate::workloads::WorkloadEntry;
+use crate::{routes, services, slices, workloads};
+
+impl Index {
+    /// Takes a new resource or a new version of one in.
+    pub fn apply(&mut self, object: &Object) -> Changes {
+        let key = object.key();
+        let name = Name::of(&key);
+        let before = self.concerns(&key);
+        self.version += 1;
+        let changed = match object {
+            Object::AuthorizationPolicy(o) => {
+                let mut read = authorization::read(&name, o);
+                if read.entry.is_none() && self.authz.get(&name).is_none_or(|slot| slot.entry.is_none()) {
+                    read.entry = Some(AuthzEntry::closed(&name, o));
+                }
+                put(&mut self.authz, &name, read, self.version).is_some()
+            }
+            Object::EndpointSlice(o) => {
+                let old = put(&mut self.slices, &name, slices::read(&name, o), self.version);
+                self.relink_slice(&name, old)
+            }
+            Object::HttpRoute(o) => {
+                let old = put(&mut self.routes, &name, routes::read(&name, o), self.version);
+                self.relink_route(&name, old)
+            }
+            Object::MeshPolicy(o) => put(&mut self.mesh, &name, mesh::read(&name, o), self.version).is_some(),
+            Object::Service(o) => {
+                let old = put(&mut self.services, &name, services::read(&name, o), self.version);
+                self.relink_service(&name, old)
+            }
+            Object::TrafficPolicy(o) => {
+                let old = put(&mut self.traffic, &name, traffic::read(&name, o), self.version);
+                self.relink_traffic(&name, old)
+            }
+            Object::Workload(o) => {
+                let read = workloads::read(&name, o, &self.config);
+                let old = put(&mut self.workloads, &name, read, self.version);
+                self.relink_workload(&name, old)
+            }
+        };
+        self.changes(&key, changed, before)
+    }
+
+    /// Takes a resource out. One that was never there changes nothing.
+    pub fn delete(&mut self, key: &ObjectKey) -> Changes {
+        let name = Name::of(key);
+        let before = self.concerns(key);
+        self.version += 1;
+        let changed = match key.kind {
+            Kind::AuthorizationPolicy => self.authz.remove(&name).is_some(),
+            Kind::EndpointSlice => {
+                let old = take(&mut self.slices, &name);
+                self.relink_slice(&name, old)
+            }
+            Kind::HttpRoute => {
+                let old = take(&mut self.routes, &name);
+                self.relink_route(&name, old)
+            }
+            Kind::MeshPolicy => self.mesh.remove(&name).is_some(),
+            Kind::Service => {
+                let old = take(&mut self.services, &name);
+                self.relink_service(&name, old)
+            }
+            Kind::TrafficPolicy => {
+                let old = take(&mut self.traffic, &name);
+                self.relink_traffic(&name, old)
+            }
+            Kind::Workload => {
+                let old = take(&mut self.workloads, &name);
+                self.relink_workload(&name, old)
+            }
+        };
+        self.changes(key, changed, before)
+    }
+
+    /// Makes `objects` all that there is: what is not among them is taken out.
+    pub fn reset<'a>(&mut self, objects: impl IntoIterator<Item = &'a Object>) -> Changes {
+        let mut affected = BTreeSet::new();
+        let mut gone: BTreeSet<ObjectKey> = self.keys().collect();
+        for object in objects {
+            gone.remove(&object.key());
+            affected.extend(self.apply(object).affected);
+        }
+        for key in gone {
+            affected.extend(self.delete(&key).affected);
+        }
+        Changes { version: self.version, affected }
+    }
+
+    /// Says that nobody sends to a terminating workload any more.
+    pub fn release(&mut self, workload: &WorkloadName) -> Changes {
+        let name = Name::new(&workload.namespace, &workload.name);
+        self.version += 1;
+        let mut affected = BTreeSet::new();
+        let terminating = self.workload_entry(&name).is_some_and(|entry| entry.terminating);
+        if terminating && self.released.insert(name) {
+            affected.insert(Affected::Inbound(workload.clone()));
+        }
+        Changes { version: self.version, affected }
+    }
+
+    fn changes(&self, key: &ObjectKey, changed: bool, before: BTreeSet<Affected>) -> Changes {
+        let mut affected = BTreeSet::new();
+        if changed {
+            affected = before;
+            affected.extend(self.concerns(key));
+        }
+        Changes { version: self.version, affected }
+    }
+
+    fn relink_service(&mut self, name: &Name, old: Option<Option<ServiceEntry>>) -> bool {
+        let Some(old) = old else { return false };
+        let new = self.services.get(name).and_then(|slot| slot.entry.clone());
+        if let Some(old) = &old {
+            self.services_by_ip.unlink(old.ips.iter().copied(), name);
+            for key in old.keys().filter(|key| new.as_ref().is_none_or(|new| !new.ports.contains_key(&key.port))) {
+                self.endpoints.remove(&key);
+            }
+        }
+        if let Some(new) = &new {
+            self.services_by_ip.link(new.ips.iter().copied(), name);
+            for (port, entry) in &new.ports {
+                self.rebuild_endpoints(new, *port, entry);
+            }
+        }
+        true
+    }
+
+    fn relink_workload(&mut self, name: &Name, old: Option<Option<WorkloadEntry>>) -> bool {
+        let Some(old) = old else { return false };
+        let new = self.workloads.get(name).and_then(|slot| slot.entry.clone());
+        self.workloads_by_ip.unlink(old.as_ref().map(|w| w.ip), name);
+        self.workloads_by_ip.link(new.as_ref().map(|w| w.ip), name);
+        if new.as_ref().is_none_or(|w| !w.terminating) {
+            self.released.remove(name);
+        }
+        let selects =
+            |service: &ServiceEntry, w: &Option<WorkloadEntry>| w.as_ref().is_some_and(|w| service.selects(&w.labels));
+        let mut said = Vec::new();
+        for service in self.services_in(&name.namespace).filter(|s| selects(s, &old) || selects(s, &new)) {
+            for (port, entry) in &service.ports {
+                let endpoints = new.as_ref().and_then(|w| workload_endpoint(service, entry, w));
+                said.push((service.key(*port), endpoints.into_iter().collect()));
+            }
+        }
+        self.say(&Source::Workload(name.clone()), said);
+        true
+    }
+
+    fn relink_slice(&mut self, name: &Name, old: Option<Option<SliceEntry>>) -> bool {
+        let Some(old) = old else { return false };
+        let new = self.slices.get(name).and_then(|slot| slot.entry.clone());
+        self.slices_by_service.unlink(old.as_ref().map(|s| s.service.clone()), name);
+        self.slices_by_service.link(new.as_ref().map(|s| s.service.clone()), name);
+        let touched: BTreeSet<&Name> = old.iter().chain(&new).map(|slice| &slice.service).collect();
+        let mut said = Vec::new();
+        for service in touched.into_iter().filter_map(|service| self.service_entry(service)) {
+            let of = |port: &PortEntry| match &new {
+                Some(slice) if slice.service == service.name => slice_endpoints(service, port, slice),
+                _ => Vec::new(),
+            };
+            said.extend(service.ports.iter().map(|(port, entry)| (service.key(*port), of(entry))));
+        }
+        self.say(&Source::Slice(name.clone()), said);
+        true
+    }
+
+    fn relink_route(&mut self, name: &Name, old: Option<Option<RouteEntry>>) -> bool {
+        let Some(old) = old else { return false };
+        if let Some(old) = &old {
+            self.routes_by_parent.unlink(old.parents.iter().map(|p| p.service.clone()), name);
+            self.routes_by_backend.unlink(backends(old), name);
+        }
+        if let Some(new) = self.routes.get(name).and_then(|slot| slot.entry.as_ref()) {
+            self.routes_by_parent.link(new.parents.iter().map(|p| p.service.clone()), name);
+            self.routes_by_backend.link(backends(new), name);
+        }
+        true
+    }
+
+    fn relink_traffic(&mut self, name: &Name, old: Option<Option<traffic::TrafficEntry>>) -> bool {
+        let Some(old) = old else { return false };
+        let targets =
+            |entry: &traffic::TrafficEntry| entry.targets.iter().map(|t| t.service.clone()).collect::<Vec<_>>();
+        if let Some(old) = &old {
+            self.traffic_by_service.unlink(targets(old), name);
+        }
+        if let Some(new) = self.traffic.get(name).and_then(|slot| slot.entry.as_ref()) {
+            self.traffic_by_service.link(targets(new), name);
+        }
+        true
+    }
+
+    /// Puts down what one source says about service ports.
+    fn say(&mut self, source: &Source, said: Vec<(ServiceKey, Vec<EndpointSpec>)>) {
+        for (key, endpoints) in said {
+            let version = self.version;
+            let set = self.endpoints.entry(key).or_insert_with(|| EndpointSet::new(version));
+            set.replace(source, endpoints, version);
+        }
+    }
+
+    /// Asks everybody anew what endpoints a service port has.
+    fn rebuild_endpoints(&mut self, service: &ServiceEntry, port: u16, entry: &PortEntry) {
+        let mut said: Vec<(Source, Vec<EndpointSpec>)> = Vec::new();
+        for (name, workload) in self.workloads_in(&service.name.namespace) {
+            if let Some(endpoint) = workload_endpoint(service, entry, workload) {
+                said.push((Source::Workload(name.clone()), vec![endpoint]));
+            }
+        }
+        for name in self.slices_by_service.of(&service.name) {
+            if let Some(slice) = self.slices.get(name).and_then(|slot| slot.entry.as_ref()) {
+                said.push((Source::Slice(name.clone()), slice_endpoints(service, entry, slice)));
+            }
+        }
+        let version = self.version;
+        let set = self.endpoints.entry(service.key(port)).or_insert_with(|| EndpointSet::new(version));
+        let silent: Vec<Source> =
+            set.sources().filter(|source| said.iter().all(|(said, _)| said != *source)).cloned().collect();
+        for source in silent {
+            set.replace(&source, Vec::new(), version);
+        }
+        for (source, endpoints) in said {
+            set.replace(&source, endpoints, version);
+        }
+    }
+}
+
+/// The endpoint that a workload is for a service port, if any.
+fn workload_endpoint(service: &ServiceEntry, port: &PortEntry, workload: &WorkloadEntry) -> Option<EndpointSpec> {
+    let takes = !workload.terminating && (workload.ready || service.publish_not_ready);
+    let target = workload.target(port)?;
+    (takes && service.selects(&workload.labels)).then(|| workload.endpoint(target))
+}
+
+fn slice_endpoints(service: &ServiceEntry, port: &PortEntry, slice: &SliceEntry) -> Vec<EndpointSpec> {
+    slice.endpoints(port.name.as_deref(), service.publish_not_ready)
+}
+
+fn backends(route: &RouteEntry) -> Vec<Name> {
+    let backends = route.rules.iter().flat_map(|rule| &rule.backends);
+    backends.filter_map(|backend| backend.target.as_ref().map(|(service, _)| service.clone())).collect()
+}
+
+/// Puts a reading into its slot. What was in force before is returned where that changed.
+#[expect(clippy::option_option, reason = "whether it changed, and what was there before")]
+fn put<E: PartialEq>(table: &mut Table<E>, name: &Name, read: Read<E>, version: u64) -> Option<Option<E>> {
+    let Read { entry, mut problems } = read;
+    let slot = table.entry(name.clone()).or_insert(Slot { entry: None, problems: Vec::new(), version });
+    let Some(entry) = entry else {
+        if slot.entry.is_some() {
+            problems.push(Problem::notice("", "the last good version stays in force"));
+        }
+        slot.problems = problems;
+        return None;
+    };
+    slot.problems = problems;
+    if slot.entry.as_ref() == Some(&entry) {
+        return None;
+    }
+    slot.version = version;
+    Some(slot.entry.replace(entry))
+}
+
+#[expect(clippy::option_option, reason = "whether it was there, and what was in force")]
+fn take<E>(table: &mut Table<E>, name: &Name) -> Option<Option<E>> {
+    table.remove(name).map(|slot| slot.entry)
+}

@@ -1,0 +1,139 @@
+//! Whom a resource concerns.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use weft_model::ServiceKey;
+
+use super::{Affected, Index};
+use crate::object::{Kind, Name, ObjectKey};
+use crate::policies::authorization::Scope;
+use crate::policies::mesh;
+use crate::read::selector_selects;
+use crate::services::ServiceEntry;
+use crate::workloads::WorkloadEntry;
+
+impl Index {
+    /// The answers that a resource has a part in, as things stand.
+    pub fn concerns(&self, key: &ObjectKey) -> BTreeSet<Affected> {
+        let name = Name::of(key);
+        let mut affected = BTreeSet::new();
+        match key.kind {
+            Kind::AuthorizationPolicy => self.authz_concerns(&name, &mut affected),
+            Kind::EndpointSlice => {
+                if let Some(slice) = self.slices.get(&name).and_then(|slot| slot.entry.as_ref()) {
+                    self.each_port(&slice.service, |key| affected.extend([Affected::Endpoints(key)]));
+                }
+            }
+            Kind::HttpRoute => {
+                if let Some(route) = self.routes.get(&name).and_then(|slot| slot.entry.as_ref()) {
+                    for parent in &route.parents {
+                        self.each_port(&parent.service, |key| affected.extend([Affected::Service(key)]));
+                    }
+                }
+            }
+            Kind::MeshPolicy => self.mesh_concerns(&name, &mut affected),
+            Kind::Service => {
+                if let Some(service) = self.service_entry(&name) {
+                    self.service_concerns(service, &mut affected);
+                }
+            }
+            Kind::TrafficPolicy => {
+                if let Some(policy) = self.traffic.get(&name).and_then(|slot| slot.entry.as_ref()) {
+                    for target in &policy.targets {
+                        self.each_port(&target.service, |key| {
+                            affected.extend([Affected::Service(key.clone()), Affected::Endpoints(key)]);
+                        });
+                    }
+                }
+            }
+            Kind::Workload => {
+                if let Some(workload) = self.workload_entry(&name) {
+                    self.workload_concerns(workload, &mut affected);
+                }
+            }
+        }
+        affected
+    }
+
+    fn service_concerns(&self, service: &ServiceEntry, affected: &mut BTreeSet<Affected>) {
+        affected.extend(service.ips.iter().map(|ip| Affected::Destination(*ip)));
+        for key in service.keys() {
+            affected.extend([Affected::Service(key.clone()), Affected::Endpoints(key)]);
+        }
+        // A backend that comes or goes changes what the parents of its routes answer.
+        for route in self.routes_by_backend.of(&service.name) {
+            for parent in
+                self.routes.get(route).and_then(|slot| slot.entry.as_ref()).into_iter().flat_map(|r| &r.parents)
+            {
+                self.each_port(&parent.service, |key| affected.extend([Affected::Service(key)]));
+            }
+        }
+        // The protocol and the Service of a workload's port come from here.
+        for (_, workload) in self.workloads_in(&service.name.namespace).filter(|(_, w)| service.selects(&w.labels)) {
+            affected.extend([Affected::Inbound(workload.name.clone()), Affected::Destination(workload.ip)]);
+        }
+    }
+
+    fn workload_concerns(&self, workload: &WorkloadEntry, affected: &mut BTreeSet<Affected>) {
+        affected.extend([Affected::Inbound(workload.name.clone()), Affected::Destination(workload.ip)]);
+        for service in self.services_of(workload) {
+            affected.extend(service.keys().map(Affected::Endpoints));
+        }
+    }
+
+    fn authz_concerns(&self, name: &Name, affected: &mut BTreeSet<Affected>) {
+        let Some(policy) = self.authz.get(name).and_then(|slot| slot.entry.as_ref()) else { return };
+        match &policy.scope {
+            Scope::Namespace => {
+                affected.insert(Affected::InboundOfNamespace(Arc::clone(&name.namespace)));
+            }
+            Scope::Selector(selector) => {
+                let selected =
+                    self.workloads_in(&name.namespace).filter(|(_, w)| selector_selects(selector, &w.labels));
+                affected.extend(selected.map(|(_, w)| Affected::Inbound(w.name.clone())));
+            }
+            Scope::Services(targets) => {
+                for service in targets.iter().filter_map(|target| self.service_entry(&target.service)) {
+                    let selected = self.workloads_in(&name.namespace).filter(|(_, w)| service.selects(&w.labels));
+                    affected.extend(selected.map(|(_, w)| Affected::Inbound(w.name.clone())));
+                }
+            }
+        }
+    }
+
+    fn mesh_concerns(&self, name: &Name, affected: &mut BTreeSet<Affected>) {
+        let Some(policy) = self.mesh.get(name).and_then(|slot| slot.entry.as_ref()) else { return };
+        let protocols = !policy.protocols.is_empty();
+        match &policy.scope {
+            mesh::Scope::Cluster => {
+                affected.extend([Affected::InboundEverywhere, Affected::Mesh]);
+                if protocols {
+                    let services = self.services.values().filter_map(|slot| slot.entry.as_ref());
+                    affected.extend(services.flat_map(ServiceEntry::keys).map(Affected::Service));
+                    affected.extend(self.workload_entries().map(|w| Affected::Destination(w.ip)));
+                }
+            }
+            mesh::Scope::Namespace => {
+                affected.insert(Affected::InboundOfNamespace(Arc::clone(&name.namespace)));
+                if protocols {
+                    let services = self.services_in(&name.namespace);
+                    affected.extend(services.flat_map(ServiceEntry::keys).map(Affected::Service));
+                    affected.extend(self.workloads_in(&name.namespace).map(|(_, w)| Affected::Destination(w.ip)));
+                }
+            }
+            mesh::Scope::Workloads(selector) => {
+                for (_, w) in self.workloads_in(&name.namespace).filter(|(_, w)| selector_selects(selector, &w.labels))
+                {
+                    affected.extend([Affected::Inbound(w.name.clone()), Affected::Destination(w.ip)]);
+                }
+            }
+        }
+    }
+
+    fn each_port(&self, service: &Name, mut each: impl FnMut(ServiceKey)) {
+        if let Some(service) = self.service_entry(service) {
+            service.keys().for_each(&mut each);
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Who refers to a thing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::object::Name;
+
+/// For each thing, the resources of one kind that refer to it.
+#[derive(Debug)]
+pub(super) struct Links<K>(BTreeMap<K, BTreeSet<Name>>);
+
+impl<K> Default for Links<K> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord> Links<K> {
+    pub(super) fn link(&mut self, to: impl IntoIterator<Item = K>, from: &Name) {
+        for to in to {
+            self.0.entry(to).or_default().insert(from.clone());
+        }
+    }
+
+    pub(super) fn unlink(&mut self, to: impl IntoIterator<Item = K>, from: &Name) {
+        for to in to {
+            if let Some(names) = self.0.get_mut(&to) {
+                names.remove(from);
+                if names.is_empty() {
+                    self.0.remove(&to);
+                }
+            }
+        }
+    }
+
+    pub(super) fn of(&self, to: &K) -> impl Iterator<Item = &Name> {
+        self.0.get(to).into_iter().flatten()
+    }
+}

@@ -1,0 +1,242 @@
+//! Answers.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use weft_model::policy::BackendPolicy;
+use weft_model::resources::{
+    Destination, EndpointsDelta, InboundSpec, Lifecycle, MeshSpec, ServiceSpec, WorkloadDestination,
+};
+use weft_model::{AppProtocol, ServiceKey, SpiffeId, WorkloadName};
+
+use super::{Index, WorkloadFacts};
+use crate::effective::{self, EffectiveMesh, InboundParts, ServiceParts};
+use crate::object::{Kind, Name, ObjectKey};
+use crate::policies::mesh::{MeshEntry, Scope};
+use crate::policies::traffic::{TrafficEntry, default_backend};
+use crate::read::selector_selects;
+use crate::services::{PortEntry, ServiceEntry, Target};
+use crate::workloads::WorkloadEntry;
+
+impl Index {
+    /// What is behind an address.
+    pub fn destination(&self, addr: SocketAddr) -> Destination {
+        let (ip, port) = (addr.ip().to_canonical(), addr.port());
+        if let Some(service) = self.service_at(ip) {
+            return match service.ports.contains_key(&port) {
+                true => Destination::Service(service.key(port)),
+                false => Destination::PortNotFound,
+            };
+        }
+        let Some(workload) = self.workload_at(ip) else { return Destination::NotFound };
+        let services: Vec<_> = self.services_of(workload).collect();
+        let protocols = self.mesh_of(workload).protocols;
+        let (protocol, service) = effective::port_facts(workload, &services, &protocols, port);
+        Destination::Workload(WorkloadDestination { endpoint: workload.endpoint(port), protocol, service })
+    }
+
+    /// A service port as clients of a namespace see it. One that does not exist is one of which nothing is said.
+    pub fn service(&self, client_namespace: &str, key: &ServiceKey) -> ServiceSpec {
+        let Some((service, port)) = self.port_entry(key) else { return ServiceSpec::plain(key.clone()) };
+        let attached = self.routes_by_parent.of(&service.name);
+        let routes = attached.filter_map(|name| self.routes.get(name).and_then(|slot| slot.entry.as_ref()));
+        let parts = ServiceParts {
+            key: key.clone(),
+            protocol: self.service_protocol(service, port),
+            client_ip_affinity: service.client_ip_affinity,
+            traffic: self.traffic_for(service, key.port),
+            routes: effective::attached_routes(Some(client_namespace), service, key.port, routes),
+        };
+        effective::service_spec(parts, |name, port| self.has_port(name, port))
+    }
+
+    /// Whether any route of another namespace is attached to the Service, so that not every client sees the same.
+    pub fn has_consumer_routes(&self, key: &ServiceKey) -> bool {
+        let name = Name::new(&key.namespace, &key.name);
+        self.routes_by_parent.of(&name).any(|route| route.namespace != name.namespace)
+    }
+
+    /// The endpoints of a service port: what changed after the version `since`, or all of them (`reset`) where that is
+    /// not known.
+    pub fn endpoints(&self, key: &ServiceKey, since: Option<u64>) -> EndpointsDelta {
+        let policy = self.backend_policy(key);
+        let Some(set) = self.endpoints.get(key) else {
+            return EndpointsDelta { reset: true, upserted: Vec::new(), removed: Vec::new(), policy };
+        };
+        match since.and_then(|since| set.since(since)) {
+            Some((upserted, removed)) => EndpointsDelta { reset: false, upserted, removed, policy },
+            None => {
+                EndpointsDelta { reset: true, upserted: set.iter().cloned().collect(), removed: Vec::new(), policy }
+            }
+        }
+    }
+
+    /// A workload's own configuration; `None` for one that is not known.
+    pub fn inbound(&self, workload: &WorkloadName) -> Option<InboundSpec> {
+        let name = Name::new(&workload.namespace, &workload.name);
+        let entry = self.workload_entry(&name)?;
+        let services: Vec<_> = self.services_of(entry).collect();
+        let policies = in_namespace(&self.authz, &name.namespace).map(|(_, policy)| policy);
+        let lifecycle = match (entry.terminating, self.released.contains(&name)) {
+            (false, _) => Lifecycle::Serving,
+            (true, false) => Lifecycle::Terminating,
+            (true, true) => Lifecycle::Released,
+        };
+        let authz = effective::authz(entry, &services, policies);
+        let mesh = self.mesh_of(entry);
+        Some(effective::inbound(InboundParts { workload: entry, services: &services, mesh, authz, lifecycle }))
+    }
+
+    /// What holds for the whole mesh; the trust anchors are not the index's to know.
+    pub fn mesh(&self, trust_anchors: Vec<Vec<u8>>) -> MeshSpec {
+        let (mut networks, egress, telemetry) = effective::wide(&self.cluster_policies());
+        networks.extend(self.config.networks.iter().copied());
+        networks.sort_unstable();
+        networks.dedup();
+        MeshSpec { trust_anchors, networks, egress, telemetry }
+    }
+
+    /// What is known of a workload.
+    pub fn workload(&self, workload: &WorkloadName) -> Option<WorkloadFacts> {
+        let entry = self.workload_entry(&Name::new(&workload.namespace, &workload.name))?;
+        Some(WorkloadFacts {
+            ip: entry.ip,
+            identity: entry.identity.clone(),
+            uid: entry.uid.clone(),
+            terminating: entry.terminating,
+        })
+    }
+
+    /// Whose address this is; of several workloads, the one that is not terminating, then by name.
+    pub fn owner(&self, ip: IpAddr) -> Option<WorkloadName> {
+        self.workload_at(ip.to_canonical()).map(|workload| workload.name.clone())
+    }
+
+    /// Whether a workload with this identity and a proxy beside it exists.
+    pub fn has_identity(&self, identity: &SpiffeId) -> bool {
+        self.workloads_in(identity.namespace()).any(|(_, workload)| workload.meshed && workload.identity == *identity)
+    }
+
+    /// Every workload with a proxy beside it.
+    pub fn meshed(&self) -> impl Iterator<Item = &WorkloadName> {
+        self.workload_entries().filter(|workload| workload.meshed).map(|workload| &workload.name)
+    }
+
+    /// Every resource that is there.
+    pub fn keys(&self) -> impl Iterator<Item = ObjectKey> + '_ {
+        let key = |kind: Kind| {
+            move |name: &Name| ObjectKey { kind, namespace: Arc::clone(&name.namespace), name: Arc::clone(&name.name) }
+        };
+        let authz = self.authz.keys().map(key(Kind::AuthorizationPolicy));
+        let slices = self.slices.keys().map(key(Kind::EndpointSlice));
+        let routes = self.routes.keys().map(key(Kind::HttpRoute));
+        let mesh = self.mesh.keys().map(key(Kind::MeshPolicy));
+        let services = self.services.keys().map(key(Kind::Service));
+        let traffic = self.traffic.keys().map(key(Kind::TrafficPolicy));
+        let workloads = self.workloads.keys().map(key(Kind::Workload));
+        authz.chain(slices).chain(routes).chain(mesh).chain(services).chain(traffic).chain(workloads)
+    }
+
+    /// What a service port is declared to speak: by the Service, else by a `MeshPolicy` for the port that it targets.
+    fn service_protocol(&self, service: &ServiceEntry, port: &PortEntry) -> AppProtocol {
+        match (port.protocol, &port.target) {
+            (AppProtocol::Undeclared, Target::Number(target)) => {
+                let (cluster, namespace) = (self.cluster_policies(), self.namespace_policies(&service.name.namespace));
+                let protocols = effective::mesh([&cluster, &namespace, &[]]).protocols;
+                protocols.get(target).copied().unwrap_or_default()
+            }
+            (declared, _) => declared,
+        }
+    }
+
+    fn backend_policy(&self, key: &ServiceKey) -> BackendPolicy {
+        let policy = self.port_entry(key).and_then(|(service, _)| self.traffic_for(service, key.port));
+        policy.map_or_else(default_backend, |policy| policy.backend)
+    }
+
+    pub(super) fn traffic_for(&self, service: &ServiceEntry, port: u16) -> Option<&TrafficEntry> {
+        let attached = self.traffic_by_service.of(&service.name);
+        let policies = attached.filter_map(|name| self.traffic.get(name).and_then(|slot| slot.entry.as_ref()));
+        effective::traffic_for(service, port, policies)
+    }
+
+    pub(super) fn mesh_of(&self, workload: &WorkloadEntry) -> EffectiveMesh {
+        let (cluster, namespace) = (self.cluster_policies(), self.namespace_policies(&workload.name.namespace));
+        let selected = sorted(in_namespace(&self.mesh, &workload.name.namespace).map(|(_, policy)| policy).filter(
+            |policy| matches!(&policy.scope, Scope::Workloads(selector) if selector_selects(selector, &workload.labels)),
+        ));
+        effective::mesh([&cluster, &namespace, &selected])
+    }
+
+    pub(super) fn cluster_policies(&self) -> Vec<&MeshEntry> {
+        let policies = in_namespace(&self.mesh, weft_crds::SYSTEM_NAMESPACE).map(|(_, policy)| policy);
+        sorted(policies.filter(|policy| policy.scope == Scope::Cluster))
+    }
+
+    pub(super) fn namespace_policies(&self, namespace: &str) -> Vec<&MeshEntry> {
+        let policies = in_namespace(&self.mesh, namespace).map(|(_, policy)| policy);
+        sorted(policies.filter(|policy| policy.scope == Scope::Namespace))
+    }
+
+    fn port_entry(&self, key: &ServiceKey) -> Option<(&ServiceEntry, &PortEntry)> {
+        let service =
+            self.service_entry(&Name { namespace: Arc::clone(&key.namespace), name: Arc::clone(&key.name) })?;
+        service.ports.get(&key.port).map(|port| (service, port))
+    }
+
+    pub(super) fn has_port(&self, service: &Name, port: u16) -> bool {
+        self.service_entry(service).is_some_and(|service| service.ports.contains_key(&port))
+    }
+
+    /// The Service that an address belongs to; of several, the one whose name sorts first.
+    pub(super) fn service_at(&self, ip: IpAddr) -> Option<&ServiceEntry> {
+        self.services_by_ip.of(&ip).find_map(|name| self.service_entry(name))
+    }
+
+    /// The workload at an address; one that is not terminating before one that is, then by name.
+    pub(super) fn workload_at(&self, ip: IpAddr) -> Option<&WorkloadEntry> {
+        let here = self.workloads_by_ip.of(&ip).filter_map(|name| self.workload_entry(name));
+        here.min_by_key(|workload| (workload.terminating, &workload.name))
+    }
+
+    pub(super) fn service_entry(&self, name: &Name) -> Option<&ServiceEntry> {
+        self.services.get(name)?.entry.as_ref()
+    }
+
+    pub(super) fn workload_entry(&self, name: &Name) -> Option<&WorkloadEntry> {
+        self.workloads.get(name)?.entry.as_ref()
+    }
+
+    pub(super) fn workload_entries(&self) -> impl Iterator<Item = &WorkloadEntry> {
+        self.workloads.values().filter_map(|slot| slot.entry.as_ref())
+    }
+
+    pub(super) fn services_in(&self, namespace: &str) -> impl Iterator<Item = &ServiceEntry> {
+        in_namespace(&self.services, namespace).map(|(_, service)| service)
+    }
+
+    pub(super) fn workloads_in(&self, namespace: &str) -> impl Iterator<Item = (&Name, &WorkloadEntry)> {
+        in_namespace(&self.workloads, namespace)
+    }
+
+    pub(super) fn services_of<'a>(&'a self, workload: &'a WorkloadEntry) -> impl Iterator<Item = &'a ServiceEntry> {
+        self.services_in(&workload.name.namespace).filter(|service| service.selects(&workload.labels))
+    }
+}
+
+/// What a namespace has of a kind, by name.
+pub(super) fn in_namespace<'a, E>(
+    table: &'a super::Table<E>,
+    namespace: &str,
+) -> impl Iterator<Item = (&'a Name, &'a E)> {
+    let namespace: Arc<str> = Arc::from(namespace);
+    let first = Name { namespace: Arc::clone(&namespace), name: Arc::from("") };
+    let slots = table.range(first..).take_while(move |(name, _)| name.namespace == namespace);
+    slots.filter_map(|(name, slot)| slot.entry.as_ref().map(|entry| (name, entry)))
+}
+
+fn sorted<'a>(policies: impl Iterator<Item = &'a MeshEntry>) -> Vec<&'a MeshEntry> {
+    let mut policies: Vec<_> = policies.collect();
+    policies.sort_by(|a, b| effective::precedence(a.created, &a.id).cmp(&effective::precedence(b.created, &b.id)));
+    policies
+}

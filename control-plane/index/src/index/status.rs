@@ -1,0 +1,181 @@
+//! What does not hold, and why: what reading a resource found, and what only the others beside it tell.
+
+use std::collections::BTreeSet;
+
+use super::{Index, Slot};
+use crate::object::{Kind, Name, ObjectKey};
+use crate::policies::Target;
+use crate::policies::authorization::Scope as AuthzScope;
+use crate::policies::mesh::{MeshEntry, Scope};
+use crate::problem::{ObjectStatus, Problem};
+use crate::read::selector_selects;
+use crate::routes::RouteEntry;
+use crate::services::ServiceEntry;
+use crate::workloads::WorkloadEntry;
+
+impl Index {
+    /// How a resource stands; `None` for one that is not there.
+    pub fn status(&self, key: &ObjectKey) -> Option<ObjectStatus> {
+        let name = Name::of(key);
+        match key.kind {
+            Kind::AuthorizationPolicy => status(self.authz.get(&name)?, |policy, problems| {
+                if let AuthzScope::Services(targets) = &policy.scope {
+                    self.targets_problems(targets, problems);
+                }
+            }),
+            Kind::EndpointSlice => status(self.slices.get(&name)?, |slice, problems| {
+                if self.service_entry(&slice.service).is_none() {
+                    let message = format!("there is no Service {}", slice.service);
+                    problems.push(Problem::unresolved("metadata.labels", message));
+                }
+            }),
+            Kind::HttpRoute => status(self.routes.get(&name)?, |route, problems| self.route_problems(route, problems)),
+            Kind::MeshPolicy => status(self.mesh.get(&name)?, |policy, problems| {
+                self.mesh_problems(&name, policy, problems);
+            }),
+            Kind::Service => status(self.services.get(&name)?, |service, problems| {
+                self.service_problems(service, problems);
+            }),
+            Kind::TrafficPolicy => status(self.traffic.get(&name)?, |policy, problems| {
+                self.targets_problems(&policy.targets, problems);
+                for target in &policy.targets {
+                    let Some(service) = self.service_entry(&target.service) else { continue };
+                    for (port, _) in service.ports_meant(None, target.section.as_deref()) {
+                        let winner = self.traffic_for(service, port).map(|winner| &winner.id);
+                        if let Some(winner) = winner.filter(|winner| **winner != policy.id) {
+                            let message = format!("{winner} comes first for {}", service.key(port));
+                            problems.push(Problem::refused(&*target.field, message));
+                        }
+                    }
+                }
+            }),
+            Kind::Workload => status(self.workloads.get(&name)?, |workload, problems| {
+                self.workload_problems(workload, problems);
+            }),
+        }
+    }
+
+    fn service_problems(&self, service: &ServiceEntry, problems: &mut Vec<Problem>) {
+        for ip in &service.ips {
+            if let Some(owner) = self.service_at(*ip).filter(|owner| owner.name != service.name) {
+                let message = format!("{ip} belongs to Service {}; it does not lead here", owner.name);
+                problems.push(Problem::refused("spec.clusterIP", message));
+            }
+        }
+    }
+
+    fn workload_problems(&self, workload: &WorkloadEntry, problems: &mut Vec<Problem>) {
+        if let Some(service) = self.service_at(workload.ip) {
+            let message = format!("{} is the address of Service {}", workload.ip, service.name);
+            problems.push(Problem::refused("spec.address", message));
+        } else if let Some(owner) = self.workload_at(workload.ip).filter(|owner| owner.name != workload.name) {
+            let message = format!("{} is taken to be Workload {}", workload.ip, owner.name);
+            problems.push(Problem::notice("spec.address", message));
+        }
+        for service in self.services_of(workload) {
+            for (port, entry) in service.ports.iter().filter(|(_, entry)| workload.target(entry).is_none()) {
+                let message =
+                    format!("{} wants a port {:?} here, and none is called so", service.key(*port), entry.target);
+                problems.push(Problem::notice("spec.ports", message));
+            }
+        }
+    }
+
+    fn route_problems(&self, route: &RouteEntry, problems: &mut Vec<Problem>) {
+        for parent in &route.parents {
+            match self.service_entry(&parent.service) {
+                None => {
+                    let message = format!("there is no Service {}", parent.service);
+                    problems.push(Problem::refused(&*parent.field, message));
+                }
+                Some(service) if service.ports_meant(parent.port, parent.section.as_deref()).next().is_none() => {
+                    let message = format!("Service {} has no such port", parent.service);
+                    problems.push(Problem::refused(&*parent.field, message));
+                }
+                Some(_) => {}
+            }
+        }
+        for backend in route.rules.iter().flat_map(|rule| &rule.backends) {
+            if let Some((service, port)) = backend.target.as_ref().filter(|(name, port)| !self.has_port(name, *port)) {
+                let message = format!("there is no Service {service} with port {port}; its share is answered 500");
+                problems.push(Problem::unresolved(&*backend.field, message));
+            }
+        }
+    }
+
+    fn targets_problems(&self, targets: &[Target], problems: &mut Vec<Problem>) {
+        for target in targets {
+            match self.service_entry(&target.service) {
+                None => {
+                    let message = format!("there is no Service {}", target.service);
+                    problems.push(Problem::unresolved(&*target.field, message));
+                }
+                Some(service) if service.ports_meant(None, target.section.as_deref()).next().is_none() => {
+                    let message = format!("Service {} has no such port", target.service);
+                    problems.push(Problem::unresolved(format!("{}.sectionName", target.field), message));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// A policy may not loosen a wider one, and gives way to an older one of its scope.
+    fn mesh_problems(&self, name: &Name, policy: &MeshEntry, problems: &mut Vec<Problem>) {
+        let mut refused = BTreeSet::new();
+        let mut merged = |workload: &WorkloadEntry| {
+            for loosened in self.mesh_of(workload).refused.into_iter().filter(|r| r.policy == policy.id) {
+                refused.insert((loosened.field, loosened.because));
+            }
+        };
+        match &policy.scope {
+            Scope::Cluster => {}
+            Scope::Namespace => self.workloads_in(&name.namespace).for_each(|(_, workload)| merged(workload)),
+            Scope::Workloads(selector) => self
+                .workloads_in(&name.namespace)
+                .filter(|(_, workload)| selector_selects(selector, &workload.labels))
+                .for_each(|(_, workload)| merged(workload)),
+        }
+        for (field, because) in refused {
+            problems.push(Problem::refused(field, format!("{because} may not be loosened: it is not overridable")));
+        }
+        let peers = match &policy.scope {
+            Scope::Cluster => self.cluster_policies(),
+            Scope::Namespace => self.namespace_policies(&name.namespace),
+            Scope::Workloads(_) => Vec::new(),
+        };
+        for older in peers.into_iter().take_while(|peer| peer.id != policy.id) {
+            for field in conflicts(older, policy) {
+                problems.push(Problem::refused(field, format!("{} comes first", older.id)));
+            }
+        }
+    }
+}
+
+/// Fields that both set.
+fn conflicts(first: &MeshEntry, second: &MeshEntry) -> Vec<&'static str> {
+    let shared = |a: bool, b: bool, field| (a && b).then_some(field);
+    [
+        shared(first.mtls.is_some(), second.mtls.is_some(), "spec.mtls.mode"),
+        shared(first.mtls_ports.keys().any(|p| second.mtls_ports.contains_key(p)), true, "spec.mtls.ports"),
+        shared(first.protocols.keys().any(|p| second.protocols.contains_key(p)), true, "spec.protocols"),
+        shared(
+            first.default_authorization.is_some(),
+            second.default_authorization.is_some(),
+            "spec.defaultAuthorization",
+        ),
+        shared(first.wide.egress.is_some(), second.wide.egress.is_some(), "spec.egress"),
+        shared(first.wide.telemetry.is_some(), second.wide.telemetry.is_some(), "spec.telemetry"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The status of a slot: what reading it found, then what `more` finds in what is in force.
+fn status<E>(slot: &Slot<E>, more: impl FnOnce(&E, &mut Vec<Problem>)) -> Option<ObjectStatus> {
+    let mut problems = slot.problems.clone();
+    if let Some(entry) = &slot.entry {
+        more(entry, &mut problems);
+    }
+    Some(ObjectStatus::new(slot.version, problems))
+}

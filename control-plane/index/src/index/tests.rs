@@ -1,0 +1,8 @@
+//! What the index answers, change by change; and that changes add up.
+
+mod authorization;
+mod fixtures;
+mod incremental;
+mod routes;
+mod services;
+mod workloads;

@@ -1,0 +1,66 @@
+use serde_json::json;
+use weft_model::WorkloadName;
+use weft_model::resources::Lifecycle;
+
+use super::fixtures::{endpoints, fields, inbound, index, key, mk_service, mk_workload, mk_workload_with, status};
+use crate::{Affected, Kind, ObjectKey};
+
+#[test]
+fn a_terminating_workload_leaves_then_is_released() {
+    let mut index = index(&[mk_service("web", "10.96.0.1"), mk_workload("a", "web", "10.0.0.1")]);
+    let name = WorkloadName::new("shop", "a");
+    assert_eq!(inbound(&index, "a").lifecycle, Lifecycle::Serving);
+    assert!(index.release(&name).affected.is_empty(), "only what terminates is released");
+
+    let seen = index.version();
+    let changes = index.apply(&mk_workload_with("a", "web", "10.0.0.1", json!({"terminating": true})));
+    assert!(changes.affected.contains(&Affected::Endpoints(key("web", 80))));
+    assert!(endpoints(&index, "web", 80).is_empty());
+    let delta = index.endpoints(&key("web", 80), Some(seen));
+    assert_eq!((delta.reset, delta.removed.len()), (false, 1));
+    assert_eq!(inbound(&index, "a").lifecycle, Lifecycle::Terminating);
+
+    assert_eq!(index.release(&name).affected, [Affected::Inbound(name.clone())].into());
+    assert_eq!(inbound(&index, "a").lifecycle, Lifecycle::Released);
+    index.apply(&mk_workload("a", "web", "10.0.0.1"));
+    assert_eq!(inbound(&index, "a").lifecycle, Lifecycle::Serving, "it came back");
+}
+
+#[test]
+fn addresses_that_cannot_be_a_workloads_are_refused() {
+    for address in ["", "10.0.0", "localhost", "0.0.0.0", "::", "224.0.0.1", "169.254.1.1", "fe80::1", "10.96.3.4"] {
+        let index = index(&[mk_workload("a", "web", address)]);
+        let told = status(&index, Kind::Workload, "a");
+        assert_eq!((told.accepted, fields(&told)), (false, vec!["spec.address"]), "{address}");
+        assert!(index.inbound(&WorkloadName::new("shop", "a")).is_none());
+    }
+    let bad = mk_workload_with("a", "web", "10.0.0.1", json!({"serviceAccount": "Web!"}));
+    assert_eq!(fields(&status(&index(&[bad]), Kind::Workload, "a")), ["spec.serviceAccount"]);
+}
+
+#[test]
+fn the_address_of_a_service_is_not_a_workloads() {
+    let index = index(&[mk_service("web", "10.1.0.1"), mk_workload("a", "web", "10.1.0.1")]);
+    assert!(!status(&index, Kind::Workload, "a").accepted);
+}
+
+#[test]
+fn probes_stay_open_at_their_exact_path() {
+    let probes = json!({"probes": [{"port": 8080, "path": "/healthz"}, {"port": 8081, "path": "bad"}]});
+    let index = index(&[mk_service("web", "10.96.0.1"), mk_workload_with("a", "web", "10.0.0.1", probes)]);
+    let spec = inbound(&index, "a");
+    assert_eq!(spec.ports.len(), 1);
+    assert_eq!(spec.ports[0].open_paths, ["/healthz".into()]);
+    assert_eq!(spec.ports[0].service, Some(key("web", 80)));
+    assert_eq!(fields(&status(&index, Kind::Workload, "a")), ["spec.probes[1]"]);
+}
+
+#[test]
+fn what_says_the_same_again_changes_nothing() {
+    let workload = mk_workload("a", "web", "10.0.0.1");
+    let mut index = index(&[mk_service("web", "10.96.0.1"), workload.clone()]);
+    let before = status(&index, Kind::Workload, "a").version;
+    assert!(index.apply(&workload).affected.is_empty());
+    assert_eq!(status(&index, Kind::Workload, "a").version, before);
+    assert!(index.delete(&ObjectKey::new(Kind::Workload, "shop", "nobody")).affected.is_empty());
+}

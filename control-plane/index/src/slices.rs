@@ -1,0 +1,103 @@
+//! `EndpointSlice`s, as they are meant: addresses that nobody vouches for, so that no identity is named for them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use weft_model::{EndpointAddr, EndpointSpec, Health};
+
+use crate::object::Name;
+use crate::problem::Problem;
+use crate::read::{Read, dialable, port};
+
+/// The label that says whose endpoints a slice has.
+pub(crate) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+
+/// An EndpointSlice, as it is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SliceEntry {
+    pub(crate) service: Name,
+    /// Names and numbers of the endpoints' ports. A Service's port takes the one of its own name.
+    pub(crate) ports: Vec<(Option<Arc<str>>, u16)>,
+    pub(crate) endpoints: Vec<SliceEndpoint>,
+}
+
+/// Addresses of a slice that share their conditions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SliceEndpoint {
+    ips: Vec<IpAddr>,
+    zone: Option<Arc<str>>,
+    /// `None`: not ready, used only by Services that publish such addresses.
+    health: Option<Health>,
+}
+
+impl SliceEntry {
+    /// Its endpoints for a Service's port of this name.
+    pub(crate) fn endpoints(&self, port_name: Option<&str>, publish_not_ready: bool) -> Vec<EndpointSpec> {
+        let called = |name: &Option<Arc<str>>| name.as_deref().unwrap_or_default() == port_name.unwrap_or_default();
+        let ports = self.ports.iter().filter(|(name, _)| called(name)).map(|(_, port)| *port);
+        ports.flat_map(|port| self.endpoints.iter().flat_map(move |e| e.specs(port, publish_not_ready))).collect()
+    }
+}
+
+impl SliceEndpoint {
+    fn specs(&self, port: u16, publish_not_ready: bool) -> impl Iterator<Item = EndpointSpec> + '_ {
+        let health = self.health.or(publish_not_ready.then_some(Health::Ready));
+        health.into_iter().flat_map(move |health| {
+            self.ips.iter().map(move |ip| EndpointSpec {
+                addr: EndpointAddr(SocketAddr::new(*ip, port)),
+                identity: None,
+                workload: None,
+                zone: self.zone.clone(),
+                weight: 1,
+                health,
+            })
+        })
+    }
+}
+
+/// Reads an EndpointSlice.
+pub(crate) fn read(name: &Name, slice: &EndpointSlice) -> Read<SliceEntry> {
+    if !matches!(slice.address_type.as_str(), "IPv4" | "IPv6") {
+        return Read::refused(Problem::refused("addressType", "only IPv4 and IPv6 are read"));
+    }
+    let Some(service) = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_LABEL)) else {
+        let message = format!("without the label {SERVICE_LABEL} it belongs to no Service");
+        return Read::refused(Problem::refused("metadata.labels", message));
+    };
+    let mut problems = Vec::new();
+    let mut ports = Vec::new();
+    for (i, written) in slice.ports.iter().flatten().enumerate() {
+        if !matches!(written.protocol.as_deref(), None | Some("TCP")) {
+            continue;
+        }
+        match written.port.and_then(port) {
+            Some(number) => ports.push((written.name.as_deref().map(Arc::from), number)),
+            None => problems.push(Problem::refused(format!("ports[{i}].port"), "not a port; it is left out")),
+        }
+    }
+    let mut endpoints = Vec::new();
+    for (i, written) in slice.endpoints.iter().enumerate() {
+        let mut ips = Vec::new();
+        for (j, text) in written.addresses.iter().enumerate() {
+            match dialable(text) {
+                Ok(ip) => ips.push(ip),
+                Err(message) => problems.push(Problem::refused(format!("endpoints[{i}].addresses[{j}]"), message)),
+            }
+        }
+        endpoints.push(SliceEndpoint { ips, zone: written.zone.as_deref().map(Arc::from), health: health(written) });
+    }
+    let service = Name { namespace: Arc::clone(&name.namespace), name: Arc::from(service.as_str()) };
+    Read { entry: Some(SliceEntry { service, ports, endpoints }), problems }
+}
+
+/// Kubernetes' conditions: absent `ready` means ready; what terminates but still serves is a last resort.
+fn health(endpoint: &Endpoint) -> Option<Health> {
+    let conditions = endpoint.conditions.clone().unwrap_or_default();
+    let terminating = conditions.terminating.unwrap_or(false);
+    let ready = conditions.ready.unwrap_or(true);
+    if ready && !terminating {
+        return Some(Health::Ready);
+    }
+    (terminating && conditions.serving.unwrap_or(ready)).then_some(Health::ServingTerminating)
+}

@@ -1,0 +1,127 @@
+//! Workloads, as they are meant.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use weft_crds::Workload;
+use weft_model::{AppProtocol, EndpointAddr, EndpointSpec, Health, SpiffeId, WorkloadName};
+
+use crate::index::IndexConfig;
+use crate::object::Name;
+use crate::problem::Problem;
+use crate::read::{Read, dialable};
+use crate::services::{PortEntry, Target};
+
+/// A Workload, as it is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WorkloadEntry {
+    pub(crate) name: WorkloadName,
+    pub(crate) ip: IpAddr,
+    /// Who it is; proven only where a proxy runs beside it.
+    pub(crate) identity: SpiffeId,
+    pub(crate) meshed: bool,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) ports: BTreeMap<u16, WorkloadPortEntry>,
+    pub(crate) uid: Option<Arc<str>>,
+    pub(crate) skip: BTreeSet<u16>,
+    pub(crate) ready: bool,
+    pub(crate) terminating: bool,
+    pub(crate) weight: u32,
+    pub(crate) zone: Option<Arc<str>>,
+    /// Paths that are probed, by port.
+    pub(crate) probes: BTreeMap<u16, BTreeSet<Arc<str>>>,
+}
+
+/// A port of a Workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WorkloadPortEntry {
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) protocol: AppProtocol,
+}
+
+impl WorkloadEntry {
+    /// Which of its ports a Service's port leads to.
+    pub(crate) fn target(&self, port: &PortEntry) -> Option<u16> {
+        match &port.target {
+            Target::Number(number) => Some(*number),
+            Target::Name(name) => {
+                self.ports.iter().find(|(_, entry)| entry.name.as_ref() == Some(name)).map(|(number, _)| *number)
+            }
+        }
+    }
+
+    /// It, at one of its ports.
+    pub(crate) fn endpoint(&self, port: u16) -> EndpointSpec {
+        EndpointSpec {
+            addr: EndpointAddr(SocketAddr::new(self.ip, port)),
+            identity: (self.meshed && !self.skip.contains(&port)).then(|| self.identity.clone()),
+            workload: Some(self.name.clone()),
+            zone: self.zone.clone(),
+            weight: self.weight,
+            health: if self.terminating { Health::ServingTerminating } else { Health::Ready },
+        }
+    }
+
+    /// What one of its ports is declared to speak by the Workload itself.
+    pub(crate) fn declared(&self, port: u16) -> AppProtocol {
+        self.ports.get(&port).map_or(AppProtocol::Undeclared, |entry| entry.protocol)
+    }
+}
+
+/// Reads a Workload.
+pub(crate) fn read(name: &Name, workload: &Workload, config: &IndexConfig) -> Read<WorkloadEntry> {
+    let spec = &workload.spec;
+    let ip = match dialable(&spec.address) {
+        Ok(ip) => ip,
+        Err(message) => return Read::refused(Problem::refused("spec.address", message)),
+    };
+    if let Some(network) = config.reserved_networks.iter().find(|network| network.contains(&ip)) {
+        let message = format!("{ip} is in {network}, which belongs to pods, services or nodes");
+        return Read::refused(Problem::refused("spec.address", message));
+    }
+    let identity = match SpiffeId::new(&config.trust_domain, &name.namespace, &spec.service_account) {
+        Ok(identity) => identity,
+        Err(error) => return Read::refused(Problem::refused("spec.serviceAccount", error.to_string())),
+    };
+    let mut problems = Vec::new();
+    let mut ports = BTreeMap::new();
+    for (i, port) in spec.ports.iter().enumerate() {
+        let protocol = AppProtocol::declared(port.app_protocol.as_deref(), port.name.as_deref());
+        let entry = WorkloadPortEntry { name: port.name.as_deref().map(Arc::from), protocol };
+        if port.port == 0 {
+            problems.push(Problem::refused(format!("spec.ports[{i}].port"), "0 is not a port; it is left out"));
+        } else if ports.insert(port.port, entry).is_some() {
+            let message = format!("port {} stands here twice; the last one counts", port.port);
+            problems.push(Problem::refused(format!("spec.ports[{i}].port"), message));
+        }
+    }
+    let mut probes = BTreeMap::<u16, BTreeSet<Arc<str>>>::new();
+    for (i, probe) in spec.probes.iter().enumerate() {
+        if probe.path.starts_with('/') && probe.port != 0 {
+            probes.entry(probe.port).or_default().insert(Arc::from(probe.path.as_str()));
+        } else {
+            let message = "a probe has a port and a path that begins with '/'; this one is left out";
+            problems.push(Problem::refused(format!("spec.probes[{i}]"), message));
+        }
+    }
+    if spec.weight == 0 {
+        problems.push(Problem::refused("spec.weight", "0 is taken as 1; to take it out of service set ready: false"));
+    }
+    let entry = WorkloadEntry {
+        name: WorkloadName { namespace: Arc::clone(&name.namespace), name: Arc::clone(&name.name) },
+        ip,
+        identity,
+        meshed: spec.meshed,
+        labels: workload.metadata.labels.clone().unwrap_or_default(),
+        ports,
+        uid: spec.uid.as_deref().map(Arc::from),
+        skip: spec.skip_inbound_ports.iter().copied().collect(),
+        ready: spec.ready,
+        terminating: spec.terminating,
+        weight: spec.weight.clamp(1, 1_000_000),
+        zone: spec.zone.as_deref().map(Arc::from),
+        probes,
+    };
+    Read { entry: Some(entry), problems }
+}

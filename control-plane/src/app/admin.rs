@@ -1,0 +1,90 @@
+//! The admin pages.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use weft_runtime::admin::{Access, Admin, AdminServer};
+use weft_runtime::clock::WallClock;
+use weft_runtime::telemetry::LogLevel;
+
+use crate::ca::{Acknowledgements, Authority, CaError};
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+
+/// What the pages show.
+pub(super) struct Pages {
+    pub(super) config: Config,
+    pub(super) hub: Arc<Hub>,
+    pub(super) authority: Arc<Authority>,
+}
+
+impl Pages {
+    /// Serves them on a thread of their own. `kick` is told when somebody asked for a rotation.
+    pub(super) fn start(
+        self,
+        log: Option<LogLevel>,
+        metrics: &Arc<Metrics>,
+        clock: &WallClock,
+        kick: &Arc<Notify>,
+    ) -> io::Result<AdminServer> {
+        let Self { config, hub, authority } = self;
+        let addrs = config.admin.clone();
+        let counted = (Arc::clone(metrics), Arc::clone(&hub));
+        let ready = Arc::clone(&hub);
+        let rotation = (Arc::clone(&authority), Arc::clone(&hub), clock.clone());
+        let mut builder = Admin::builder()
+            .metrics(move |out| {
+                let (metrics, hub) = &counted;
+                hub.measure();
+                metrics.write(out);
+            })
+            .ready(move || if ready.is_loaded() { Ok(()) } else { Err(vec!["the source to be read".to_owned()]) })
+            .config(move || config.to_json())
+            .json("/status", Access::Anyone, move || {
+                serde_json::to_string(&hub.report()).unwrap_or_else(|_| "{}".to_owned())
+            })
+            .json("/rotation", Access::Anyone, move || {
+                let (authority, hub, clock) = &rotation;
+                rotation_json(authority, hub, clock)
+            })
+            .post("/rotate-issuer", act(&authority, clock, kick, Authority::renew_issuer))
+            .post("/rotate-anchor", act(&authority, clock, kick, Authority::begin_rotation));
+        if let Some(log) = log {
+            builder = builder.log_level(log);
+        }
+        builder.bind(&addrs)?.start()
+    }
+}
+
+/// Something that the authority is told to do.
+fn act(
+    authority: &Arc<Authority>,
+    clock: &WallClock,
+    kick: &Arc<Notify>,
+    act: fn(&Authority, u64) -> Result<(), CaError>,
+) -> impl Fn(&str) -> Result<String, String> + Send + Sync + 'static {
+    let (authority, clock, kick) = (Arc::clone(authority), clock.clone(), Arc::clone(kick));
+    move |_body| {
+        act(&authority, clock.unix_seconds()).map_err(|error| format!("{error}\n"))?;
+        kick.notify_one();
+        Ok("begun\n".to_owned())
+    }
+}
+
+fn rotation_json(authority: &Authority, hub: &Hub, clock: &WallClock) -> String {
+    let now = clock.unix_seconds();
+    let pending = hub.without_anchors(now);
+    let rotation = authority.rotation();
+    let state = format!("{rotation:?}");
+    let state = state.split([' ', '{', '(']).next().unwrap_or_default().to_owned();
+    serde_json::json!({
+        "state": state,
+        "anchors": authority.bundle().anchors().iter().map(|anchor| anchor.id().to_string()).collect::<Vec<_>>(),
+        "proxiesWithoutBundle": pending,
+        "waitsFor": rotation.waits_for(Acknowledgements { pending }, now),
+        "issuerNotAfterUnixSeconds": authority.issuer_not_after_unix_s(),
+    })
+    .to_string()
+}

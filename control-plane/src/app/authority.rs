@@ -1,0 +1,170 @@
+//! Keeps the certificate authority going: tells proxies which anchors hold, renews our own certificate, makes each step
+//! of a rotation when the proxies' acknowledgements allow it, and reads the directory again when somebody changed it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use weft_model::SpiffeId;
+use weft_model::identity::IdentityError;
+use weft_runtime::clock::WallClock;
+use weft_runtime::drain::Drain;
+use weft_tls::{Credentials, MeshTls, TrustBundle};
+
+use super::AppError;
+use crate::ca::{Acknowledgements, Authority, Rotation, SignError, Step};
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+
+/// How often it is looked what is due. Leaves may live for seconds only.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps the certificate authority going.
+pub(super) struct Keeper {
+    authority: Arc<Authority>,
+    hub: Arc<Hub>,
+    tls: MeshTls,
+    identity: SpiffeId,
+    directory: PathBuf,
+    clock: WallClock,
+    /// What our own certificate was made under: when any of it changes, it is made anew.
+    made_under: Option<MadeUnder>,
+    /// What the directory looked like.
+    seen: Vec<Mark>,
+}
+
+#[derive(Clone, PartialEq)]
+struct MadeUnder {
+    bundle: Arc<TrustBundle>,
+    rotation: Rotation,
+    issuer_not_after_unix_s: u64,
+}
+
+/// A file's name, size and time of change.
+type Mark = (std::ffi::OsString, u64, Option<std::time::SystemTime>);
+
+impl Keeper {
+    /// Puts our own first certificate and the anchors in force.
+    pub(super) fn new(
+        authority: Arc<Authority>,
+        hub: Arc<Hub>,
+        tls: MeshTls,
+        config: &Config,
+        clock: WallClock,
+    ) -> Result<Self, AppError> {
+        let identity = SpiffeId::new(&config.trust_domain, "weft-system", "weft-control-plane")
+            .map_err(|error| AppError::Certificate(KeepError::Identity(error)))?;
+        let directory = config.ca_dir.clone();
+        let seen = marks(&directory);
+        let mut keeper = Self { authority, hub, tls, identity, directory, clock, made_under: None, seen };
+        keeper.publish().map_err(AppError::Certificate)?;
+        Ok(keeper)
+    }
+
+    /// Looks every second, and whenever `kick` says so, until the drain is over.
+    pub(super) async fn keep(mut self, kick: Arc<Notify>, drain: Drain, metrics: Arc<Metrics>) {
+        loop {
+            // Nothing is lost: what was not looked at now is looked at in a second.
+            tokio::select! {
+                () = drain.cut() => return,
+                _ = timeout(EVERY, kick.notified()) => {}
+            }
+            // It waits for the disk.
+            let stepped = tokio::task::spawn_blocking(move || {
+                self.step();
+                self
+            });
+            let Ok(back) = stepped.await else { return };
+            self = back;
+            let expiries = self.authority.bundle().anchors().iter().map(|anchor| anchor.not_after().as_secs()).min();
+            metrics.set_expiries(expiries.unwrap_or_default(), self.authority.issuer_not_after_unix_s());
+        }
+    }
+
+    fn step(&mut self) {
+        let now = self.clock.unix_seconds();
+        self.hub.tick(now);
+        let marks_now = marks(&self.directory);
+        if marks_now != self.seen {
+            match self.authority.reload(now) {
+                Ok(()) => tracing::info!("certificate authority read again"),
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "authority's files refused, old ones stay"
+                    );
+                }
+            }
+        }
+        let pending = self.hub.without_anchors(now);
+        match self.authority.advance(Acknowledgements { pending }, now) {
+            Ok(Step::Wait) => {}
+            Ok(Step::Switch) => tracing::info!("new issuer signs"),
+            Ok(Step::Retire) => tracing::info!("old trust anchor removed"),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "authority cannot make its next step");
+            }
+        }
+        if let Err(error) = self.publish() {
+            tracing::error!(error = &error as &dyn std::error::Error, "own certificate cannot be renewed");
+        }
+        // After our own writes, which need no reading again.
+        self.seen = if marks_now == self.seen { marks(&self.directory) } else { marks_now };
+    }
+
+    /// Puts the bundle, and our own certificate where it is due, in force: for our port first, then for proxies.
+    fn publish(&mut self) -> Result<(), KeepError> {
+        let now = self.clock.unix_seconds();
+        let under = MadeUnder {
+            bundle: self.authority.bundle(),
+            rotation: self.authority.rotation(),
+            issuer_not_after_unix_s: self.authority.issuer_not_after_unix_s(),
+        };
+        let credentials = self.tls.credentials();
+        if self.made_under.as_ref() != Some(&under) || credentials.is_none_or(|own| is_due(&own, now)) {
+            let own = self.authority.credentials(&self.identity, now).map_err(KeepError::Sign)?;
+            self.tls.publish(own, (*under.bundle).clone()).map_err(KeepError::Publish)?;
+            self.hub.publish_anchors(under.bundle.to_der());
+            self.made_under = Some(under);
+        }
+        Ok(())
+    }
+}
+
+/// Whether 70 % of a certificate's life are over.
+fn is_due(own: &Credentials, now_unix_s: u64) -> bool {
+    let (from, to) = (own.not_before().as_secs(), own.not_after().as_secs());
+    now_unix_s >= from + to.saturating_sub(from) * 7 / 10
+}
+
+/// What the directory looks like, without the files of join tokens, which change with each use. A directory that cannot
+/// be listed looks empty, and reading it again says why.
+fn marks(directory: &Path) -> Vec<Mark> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut marks: Vec<Mark> = entries
+        .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"join"))
+        .filter_map(|entry| {
+            let metadata = std::fs::metadata(entry.path()).ok()?;
+            Some((entry.file_name(), metadata.len(), metadata.modified().ok()))
+        })
+        .collect();
+    marks.sort();
+    marks
+}
+
+/// Why the authority cannot serve us.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// Our own identity is not one.
+    #[error("the control plane's own identity cannot be spelt")]
+    Identity(#[source] IdentityError),
+    /// TLS refuses it.
+    #[error("it cannot be put in force")]
+    Publish(#[source] weft_tls::config::ConfigError),
+    /// It cannot be signed.
+    #[error("it cannot be signed")]
+    Sign(#[source] SignError),
+}

@@ -1,0 +1,203 @@
+//! What the control plane says about each resource, and to how many proxies it got.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use weft_index::{Condition, ObjectKey, ObjectStatus};
+use weft_model::WorkloadName;
+
+use super::{Hub, State};
+use crate::source::FileProblem;
+
+/// Everything there is to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Each resource.
+    pub resources: Vec<ResourceReport>,
+    /// What of the source cannot be taken.
+    pub files: Vec<FileProblem>,
+    /// Each proxy: its workload and version.
+    pub connected: Vec<ProxyReport>,
+}
+
+/// A proxy that is connected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxyReport {
+    /// `namespace/name`.
+    pub workload: String,
+    /// Its own version.
+    pub version: String,
+    /// What it asked for.
+    pub subscriptions: usize,
+}
+
+/// One resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceReport {
+    /// Its kind.
+    pub kind: &'static str,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Which of its versions is in force; 0: none ever was.
+    pub version: u64,
+    /// Whether all of the newest version is in force.
+    pub accepted: bool,
+    /// Whether all its references resolve.
+    pub resolved_refs: bool,
+    /// What is wrong.
+    pub problems: Vec<ProblemReport>,
+    /// Proxies that run this version, of those that it concerns: `3/3 proxies`.
+    pub proxies: String,
+    /// The first number of it.
+    pub proxies_running: usize,
+    /// The second number of it.
+    pub proxies_concerned: usize,
+    /// Proxies that refused it.
+    pub refused_by: Vec<RefusalReport>,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProblemReport {
+    /// `Accepted`, `ResolvedRefs`, `Notice`, or `Parsed` where the newest version could not even be read.
+    pub condition: &'static str,
+    /// The field.
+    pub field: String,
+    /// What is wrong and what follows.
+    pub message: String,
+}
+
+/// A proxy that refused a version.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusalReport {
+    /// The workload beside it: `namespace/name`.
+    pub workload: String,
+    /// What it said.
+    pub reason: String,
+}
+
+impl Hub {
+    /// Everything there is to say now.
+    ///
+    /// **Cost:** every resource times the subscriptions that it concerns; call it when asked, not per change.
+    pub fn report(&self) -> Report {
+        let state = self.state();
+        let mut keys: BTreeSet<ObjectKey> = state.index.keys().collect();
+        keys.extend(state.files.iter().filter_map(|problem| problem.object.clone()));
+        let mut connected: Vec<ProxyReport> = state
+            .proxies
+            .values()
+            .map(|proxy| ProxyReport {
+                workload: proxy.workload.to_string(),
+                version: proxy.version.clone(),
+                subscriptions: proxy.subscriptions.len(),
+            })
+            .collect();
+        connected.sort_by(|a, b| a.workload.cmp(&b.workload));
+        Report {
+            resources: keys.iter().map(|key| state.resource_report(key)).collect(),
+            files: state.files.clone(),
+            connected,
+        }
+    }
+
+    /// Resources by kind and whether they are accepted.
+    pub(super) fn resources(&self) -> BTreeMap<(&'static str, bool), i64> {
+        let state = self.state();
+        let mut counts = BTreeMap::new();
+        for key in state.index.keys() {
+            let accepted = state.index.status(&key).is_some_and(|status| status.accepted);
+            *counts.entry((key.kind.as_str(), accepted)).or_default() += 1;
+        }
+        counts
+    }
+}
+
+impl State {
+    fn resource_report(&self, key: &ObjectKey) -> ResourceReport {
+        let never = ObjectStatus { version: 0, accepted: false, resolved_refs: true, problems: Vec::new() };
+        let status = self.index.status(key).unwrap_or(never);
+        let mut problems: Vec<ProblemReport> = status
+            .problems
+            .iter()
+            .map(|problem| ProblemReport {
+                condition: match problem.condition {
+                    Condition::Accepted => "Accepted",
+                    Condition::Notice => "Notice",
+                    Condition::ResolvedRefs => "ResolvedRefs",
+                },
+                field: problem.field.clone(),
+                message: problem.message.clone(),
+            })
+            .collect();
+        let mut accepted = status.accepted;
+        for problem in self.file_problems(key) {
+            accepted = false;
+            let kept = if status.version > 0 { "; the last good version stays in force" } else { "" };
+            let message = format!("{}:{}: {}{kept}", problem.file.display(), problem.line, problem.message);
+            problems.push(ProblemReport { condition: "Parsed", field: problem.field.clone(), message });
+        }
+        let spread = self.spread_of(key, status.version);
+        let running = spread.concerned.values().filter(|running| **running).count();
+        let concerned = spread.concerned.len();
+        ResourceReport {
+            kind: key.kind.as_str(),
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
+            version: status.version,
+            accepted,
+            resolved_refs: status.resolved_refs,
+            problems,
+            proxies: format!("{running}/{concerned} proxies"),
+            proxies_running: running,
+            proxies_concerned: concerned,
+            refused_by: spread.refused.into_iter().collect(),
+        }
+    }
+
+    /// Which proxies have asked for something that the resource has a part in, and whether they acknowledged all of it
+    /// in a version that has it. Of two streams of one workload the newer counts.
+    fn spread_of(&self, key: &ObjectKey, version: u64) -> Spread<'_> {
+        let mut newest = BTreeMap::new();
+        let mut spread = Spread::default();
+        for watched in self.index.concerns(key).iter().flat_map(|affected| self.watched(affected)) {
+            let Some(answer) = self.answers.get(&watched) else { continue };
+            let wanted = watched.key();
+            // An answer whose value the resource did not change has it in an older version already.
+            let enough = answer.version.min(version);
+            for id in &answer.subscribers {
+                let Some(proxy) = self.proxies.get(id) else { continue };
+                let Some(subscription) = proxy.subscriptions.get(&wanted) else { continue };
+                let have = newest.entry(&proxy.workload).or_insert(*id);
+                if *have > *id {
+                    continue;
+                }
+                let is_first = *have < *id;
+                *have = *id;
+                let running = subscription.acked >= enough && subscription.acked > 0;
+                let entry = spread.concerned.entry(&proxy.workload).or_insert(true);
+                *entry = if is_first { running } else { *entry && running };
+                if let Some((nacked, reason)) = &subscription.nacked
+                    && *nacked >= enough
+                {
+                    let workload = proxy.workload.to_string();
+                    spread.refused.insert(RefusalReport { workload, reason: reason.clone() });
+                }
+            }
+        }
+        spread
+    }
+}
+
+#[derive(Default)]
+struct Spread<'a> {
+    concerned: BTreeMap<&'a WorkloadName, bool>,
+    refused: BTreeSet<RefusalReport>,
+}

@@ -1,0 +1,20 @@
+//! The control plane of Weft: discovery, policy, certificate authority.
+
+/// The wiring.
+pub mod app;
+/// The certificate authority: signs workloads' certificates, rotates its issuer and its anchor.
+pub mod ca;
+/// What was typed, and what it means.
+pub mod config;
+/// The index on one side, the proxies on the other.
+pub mod hub;
+/// The control plane's own figures.
+pub mod metrics;
+/// The gRPC services.
+pub mod serve;
+/// Where resources come from.
+pub mod source;
+/// Status files.
+pub mod status;
+/// Join tokens: the first proof of a machine without Kubernetes.
+pub mod token;

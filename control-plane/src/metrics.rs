@@ -1,0 +1,122 @@
+//! The control plane's own figures.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// From a file that is saved on a laptop to a rollout in a large cluster.
+const SETTLED_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+
+/// Everything that is counted. Cheap to update; shown by [`Metrics::write`].
+#[derive(Debug)]
+pub struct Metrics {
+    /// Answers that proxies acknowledged.
+    pub acks: Counter,
+    /// Distinct answers that are kept because somebody asked for them.
+    pub answers: Gauge,
+    /// Certificates issued.
+    pub certificates: Counter,
+    /// Resources that came, changed or went.
+    pub changes: Counter,
+    /// Documents of the source that cannot be taken.
+    pub file_problems: Gauge,
+    /// Answers that proxies refused.
+    pub nacks: Counter,
+    /// Proxies with a stream.
+    pub proxies: Gauge,
+    /// Connections that were refused before they became one.
+    pub refused: Counter,
+    /// From a change to the acknowledgement of the last proxy that it concerns.
+    pub settled: Histogram,
+    /// What proxies asked for.
+    pub subscriptions: Gauge,
+    anchor_expiry: Gauge<f64, AtomicU64>,
+    issuer_expiry: Gauge<f64, AtomicU64>,
+    resources: Family<ResourceLabels, Gauge>,
+    registry: Registry,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResourceLabels {
+    kind: &'static str,
+    accepted: &'static str,
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Arc<Self> {
+        let mut metrics = Self {
+            acks: Counter::default(),
+            answers: Gauge::default(),
+            certificates: Counter::default(),
+            changes: Counter::default(),
+            file_problems: Gauge::default(),
+            nacks: Counter::default(),
+            proxies: Gauge::default(),
+            refused: Counter::default(),
+            settled: Histogram::new(SETTLED_BUCKETS),
+            subscriptions: Gauge::default(),
+            anchor_expiry: Gauge::default(),
+            issuer_expiry: Gauge::default(),
+            resources: Family::default(),
+            registry: Registry::with_prefix("weft_control_plane"),
+        };
+        metrics.register();
+        Arc::new(metrics)
+    }
+
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("acks", "Answers that proxies acknowledged", self.acks.clone());
+        r.register("answers", "Distinct answers that somebody asked for", self.answers.clone());
+        r.register("certificates_issued", "Certificates issued", self.certificates.clone());
+        r.register("changes", "Resources that came, changed or went", self.changes.clone());
+        r.register("file_problems", "Documents of the source that cannot be taken", self.file_problems.clone());
+        r.register("nacks", "Answers that proxies refused", self.nacks.clone());
+        r.register("proxies", "Proxies with a stream", self.proxies.clone());
+        r.register(
+            "refused_connections",
+            "Connections refused in the handshake or for lack of room",
+            self.refused.clone(),
+        );
+        r.register("resources", "Resources by kind and whether all of them is in force", self.resources.clone());
+        r.register("subscriptions", "What proxies asked for", self.subscriptions.clone());
+        let help = "From a change to the acknowledgement of the last proxy that it concerns";
+        r.register_with_unit("change_to_last_ack", help, Unit::Seconds, self.settled.clone());
+        let help = "Until when the trust anchor that expires first is valid, in seconds since 1970";
+        r.register("anchor_expiry_timestamp_seconds", help, self.anchor_expiry.clone());
+        let help = "Until when the issuer is valid, in seconds since 1970";
+        r.register("issuer_expiry_timestamp_seconds", help, self.issuer_expiry.clone());
+    }
+
+    /// Sets the dates until which certificates of the authority are valid, in seconds since 1970.
+    pub fn set_expiries(&self, anchor_unix_s: u64, issuer_unix_s: u64) {
+        // Exact until the year 285 million.
+        self.anchor_expiry.set(anchor_unix_s as f64);
+        self.issuer_expiry.set(issuer_unix_s as f64);
+    }
+
+    /// Sets how many resources of a kind there are.
+    pub(crate) fn set_resources(&self, counts: impl IntoIterator<Item = ((&'static str, bool), i64)>) {
+        self.resources.clear();
+        for ((kind, accepted), count) in counts {
+            let accepted = if accepted { "true" } else { "false" };
+            self.resources.get_or_create(&ResourceLabels { kind, accepted }).set(count);
+        }
+    }
+
+    /// Writes everything as OpenMetrics text.
+    pub fn write(&self, out: &mut String) {
+        if encode(out, &self.registry).is_err() {
+            // Writing to a string does not fail; if it did, half a page would be a lie.
+            out.clear();
+        }
+    }
+}

@@ -37,6 +37,7 @@ pub(crate) mod files;
 mod rotation;
 mod signer;
 
+pub(crate) use self::csr::check_attributes;
 pub use self::csr::{CheckedRequest, CsrError};
 pub use self::error::{CaError, SignError};
 pub use self::rotation::{Acknowledgements, Rotation, Step};

@@ -18,9 +18,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use weft_index::{Condition, Index, IndexConfig, ObjectKey};
+use weft_model::bounds::NETWORKS_MAX;
 use weft_model::{SpiffeId, WorkloadName};
 
 use self::answers::{Answer, Watched};
@@ -85,6 +87,10 @@ struct State {
     /// Changes that are not acknowledged by all yet.
     unsettled: BTreeMap<u64, Unsettled>,
     files: Vec<FileProblem>,
+    /// Whether proxies are told wider networks than there are addresses.
+    widened: bool,
+    /// The metric of that name.
+    answers_computed: Counter,
 }
 
 /// A change on its way.
@@ -110,6 +116,8 @@ impl Hub {
             departures: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             files: Vec::new(),
+            widened: false,
+            answers_computed: metrics.answers_computed.clone(),
         };
         Self { state: Mutex::new(state), metrics, news: watch::Sender::new(0), config, started: Instant::now() }
     }
@@ -127,6 +135,7 @@ impl Hub {
             affected.extend(changes.affected);
         }
         state.complain(&seen.events);
+        state.complain_of_networks();
         state.loaded = true;
         state.files.clone_from(&seen.problems);
         let version = state.index.version();
@@ -235,6 +244,20 @@ impl State {
         }
     }
 
+    /// Says in the log when addresses outside of the mesh's networks become too many to be told one by one. Once, not
+    /// with every change.
+    fn complain_of_networks(&mut self) {
+        let widened = self.index.widened_networks();
+        if let Some(outside) = widened.filter(|_| !self.widened) {
+            tracing::warn!(
+                outside,
+                networks_max = NETWORKS_MAX,
+                "too many addresses outside the mesh's networks, proxies are told wider ones; configure the networks"
+            );
+        }
+        self.widened = widened.is_some();
+    }
+
     /// The last thing that a source said about a resource's file, if it said something bad.
     fn file_problems<'a>(&'a self, key: &'a ObjectKey) -> impl Iterator<Item = &'a FileProblem> {
         self.files.iter().filter(move |problem| problem.object.as_ref() == Some(key))
@@ -242,4 +265,8 @@ impl State {
 }
 
 #[cfg(test)]
+mod churn;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wire;

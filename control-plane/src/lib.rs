@@ -6,6 +6,9 @@ pub mod app;
 pub mod ca;
 /// What was typed, and what it means.
 pub mod config;
+/// Ways in for the fuzz targets, behind what they could never get past.
+#[doc(hidden)]
+pub mod fuzzing;
 /// The index on one side, the proxies on the other.
 pub mod hub;
 /// The control plane's own figures.

@@ -21,6 +21,8 @@ pub struct Metrics {
     pub acks: Counter,
     /// Distinct answers that are kept because somebody asked for them.
     pub answers: Gauge,
+    /// Answers that were computed, for a first asker or because a change may have changed them.
+    pub answers_computed: Counter,
     /// Certificates issued.
     pub certificates: Counter,
     /// Resources that came, changed or went.
@@ -55,6 +57,7 @@ impl Metrics {
         let mut metrics = Self {
             acks: Counter::default(),
             answers: Gauge::default(),
+            answers_computed: Counter::default(),
             certificates: Counter::default(),
             changes: Counter::default(),
             file_problems: Gauge::default(),
@@ -76,6 +79,8 @@ impl Metrics {
         let r = &mut self.registry;
         r.register("acks", "Answers that proxies acknowledged", self.acks.clone());
         r.register("answers", "Distinct answers that somebody asked for", self.answers.clone());
+        let help = "Answers computed, for a first asker or because a change may have changed them";
+        r.register("answers_computed", help, self.answers_computed.clone());
         r.register("certificates_issued", "Certificates issued", self.certificates.clone());
         r.register("changes", "Resources that came, changed or went", self.changes.clone());
         r.register("file_problems", "Documents of the source that cannot be taken", self.file_problems.clone());

@@ -2,7 +2,7 @@
 //! of what it can no longer read; what it tells is the same whatever it reads from.
 
 pub mod directory;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::fmt;
 use std::path::PathBuf;

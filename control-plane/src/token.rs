@@ -85,13 +85,21 @@ impl TokenKey {
         let mut id = [0; 16];
         SystemRandom::new().fill(&mut id).map_err(|_unspecified| TokenError::Random)?;
         let expiry = now_unix_s.saturating_add(spec.life.as_secs());
-        let claims = format!("{PREFIX}~{}~{expiry}~{}~{}", hex(&id), spec.uses, spec.identity);
-        let mac = hmac::sign(&self.0, claims.as_bytes());
-        Ok(format!("{claims}~{}", hex(mac.as_ref())))
+        Ok(self.sign(&format!("{PREFIX}~{}~{expiry}~{}~{}", hex(&id), spec.uses, spec.identity)))
+    }
+
+    /// A key that is the same everywhere, for fuzzing.
+    pub(crate) fn known() -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]))
+    }
+
+    /// Makes a token of claims as they are.
+    pub(crate) fn sign(&self, claims: &str) -> String {
+        format!("{claims}~{}", hex(hmac::sign(&self.0, claims.as_bytes()).as_ref()))
     }
 
     /// Reads a token that we made.
-    fn read(&self, token: &str) -> Result<Claims, TokenError> {
+    pub(crate) fn read(&self, token: &str) -> Result<Claims, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::Malformed);
         }
@@ -103,11 +111,13 @@ impl TokenKey {
     }
 }
 
-struct Claims {
-    id: String,
-    expiry_unix_s: u64,
-    uses: u32,
-    identity: SpiffeId,
+/// What a token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Claims {
+    pub(crate) id: String,
+    pub(crate) expiry_unix_s: u64,
+    pub(crate) uses: u32,
+    pub(crate) identity: SpiffeId,
 }
 
 impl Claims {

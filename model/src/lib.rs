@@ -4,18 +4,20 @@
 
 /// Socket addresses by the role they play.
 pub mod addr;
+/// Endpoints: where a service's traffic may go.
+pub mod endpoint;
 /// SPIFFE identities and trust domains.
 pub mod identity;
 /// Services and the protocols their ports speak.
 pub mod service;
-/// Endpoints: where a service's traffic may go.
-pub mod endpoint;
 
-/// Routes attached to a service: matches, filters, backends, timeouts, retries.
-pub mod route;
 /// Authorization and traffic policy.
 pub mod policy;
+/// Routes attached to a service: matches, filters, backends, timeouts, retries.
+pub mod route;
 
+/// How much of it.
+pub mod bounds;
 /// What one discovery answer may contain, and the keys it is asked by.
 pub mod resources;
 

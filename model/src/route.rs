@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, header};
 
 use crate::policy::{PolicyId, RetryPolicy};
 use crate::service::ServiceKey;
@@ -96,6 +96,22 @@ pub struct HeaderModifier {
     pub add: Vec<(HeaderName, HeaderValue)>,
     /// Removes all fields of the name.
     pub remove: Vec<HeaderName>,
+}
+
+/// Whether a header is not a route's to change: what frames the message or belongs to one connection (RFC 9110 §7.6.1),
+/// and what only proxies of the mesh may say (semantics 42).
+pub fn is_reserved_header(name: &HeaderName) -> bool {
+    const FRAMING: [HeaderName; 8] = [
+        header::CONNECTION,
+        header::CONTENT_LENGTH,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ];
+    FRAMING.contains(name) || name.as_str().starts_with("weft-")
 }
 
 /// One backend of a rule.

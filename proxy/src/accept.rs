@@ -4,6 +4,7 @@
 
 mod local_addrs;
 mod original_dst;
+mod watch_peer;
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,16 +12,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use weft_model::{ClientAddr, OriginalDst};
+use weft_runtime::drain::{Drain, Hold};
 
 pub(crate) use self::local_addrs::LocalAddrs;
 pub(crate) use self::original_dst::{Kernel, OriginalDstSource};
+pub(crate) use self::watch_peer::watch_peer;
 use crate::config::Ports;
 use crate::error::Reason;
 use crate::io::Io;
+use crate::record::{Event, Recorder};
 
 /// How many connections the kernel holds ready for us; the usual ceiling (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
@@ -63,18 +67,28 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Makes a socket notice a peer that vanished, without cutting one that merely stops reading.
-///
-/// Keep-alive finds a silent peer after 10 s + 2 × 10 s; `TCP_USER_TIMEOUT` covers unacknowledged data. It counts a
-/// zero window too (RFC 5482 §2; seen), so it stays at 30 s and probes answered by the peer reset it.
-pub(crate) fn watch_peer(tcp: &TcpStream) {
-    const PROBE: Duration = Duration::from_secs(10);
-    let socket = SockRef::from(tcp);
-    let keepalive = TcpKeepalive::new().with_time(PROBE).with_interval(PROBE).with_retries(3);
-    // None of these can fail on a TCP socket of a supported kernel; without them we only notice later.
-    drop(socket.set_tcp_keepalive(&keepalive));
-    drop(socket.set_tcp_user_timeout(Some(Duration::from_secs(30))));
-    drop(socket.set_tcp_nodelay(true));
+/// How many connections are served at once, over all workers. One count for each direction: were it one for both, an
+/// application whose clients fill it could not make the calls that answer them.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    inbound: Arc<Semaphore>,
+    outbound: Arc<Semaphore>,
+}
+
+impl Limits {
+    /// The same number for either direction.
+    pub(crate) fn new(connections_max: usize) -> Self {
+        let limit = || Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+        Self { inbound: limit(), outbound: limit() }
+    }
+
+    /// The limit of one direction.
+    pub(crate) fn of(&self, side: Side) -> Arc<Semaphore> {
+        Arc::clone(match side {
+            Side::Inbound => &self.inbound,
+            Side::Outbound => &self.outbound,
+        })
+    }
 }
 
 /// How many connections each worker holds, to notice when the kernel's hash is unfair (semantics 24).
@@ -89,16 +103,27 @@ impl Balance {
         Self { held: (0..workers).map(|_| AtomicUsize::new(0)).collect() }
     }
 
-    /// Who should serve a connection that `me` accepted: the least loaded worker when `me` holds more than 1.5 times
-    /// the mean, else `me`.
+    /// How many connections all workers hold.
+    pub(crate) fn total(&self) -> usize {
+        self.held.iter().map(|held| held.load(Ordering::Relaxed)).sum()
+    }
+
+    /// How many each holds.
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> Vec<usize> {
+        self.held.iter().map(|held| held.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Who should serve a connection that `me` accepted: a worker that holds less than `me` when `me` would hold more
+    /// than 1.5 times the mean, else `me`.
     fn owner(&self, me: usize) -> usize {
-        let total: usize = self.held.iter().map(|held| held.load(Ordering::Relaxed)).sum();
         let mine = self.held.get(me).map_or(0, |held| held.load(Ordering::Relaxed));
-        if (mine + 1) * self.held.len() * 2 <= (total + 1) * 3 {
+        if (mine + 1) * self.held.len() * 2 <= (self.total() + 1) * 3 {
             return me;
         }
-        let least = self.held.iter().enumerate().min_by_key(|(_, held)| held.load(Ordering::Relaxed));
-        least.map_or(me, |(index, _)| index)
+        let counts = self.held.iter().map(|held| held.load(Ordering::Relaxed)).enumerate();
+        // Where nobody holds less, a hand-over would only cost.
+        counts.min_by_key(|(_, held)| *held).filter(|(_, held)| *held < mine).map_or(me, |(index, _)| index)
     }
 
     fn enter(self: &Arc<Self>, worker: usize) -> Held {
@@ -127,7 +152,7 @@ impl Drop for Held {
 /// A socket on its way to the worker that serves it.
 #[derive(Debug)]
 pub(crate) struct Handed {
-    /// Not registered with any runtime.
+    /// Not blocking, and not registered with any runtime.
     pub(crate) tcp: std::net::TcpStream,
     /// Who opened it.
     pub(crate) client: SocketAddr,
@@ -137,6 +162,8 @@ pub(crate) struct Handed {
     pub(crate) permit: OwnedSemaphorePermit,
     /// Its place in the worker's count.
     pub(crate) held: Held,
+    /// Keeps a drain waiting for it, from the moment it was accepted.
+    pub(crate) hold: Hold,
 }
 
 /// One worker's listener loop.
@@ -152,6 +179,10 @@ pub(crate) struct Acceptor {
     pub(crate) limit: Arc<Semaphore>,
     /// The way to each worker, ourselves included.
     pub(crate) workers: Vec<mpsc::Sender<Handed>>,
+    /// What the connections of this side hold, and what cuts them.
+    pub(crate) drain: Drain,
+    /// Counts what happens here.
+    pub(crate) recorder: Recorder,
 }
 
 impl Acceptor {
@@ -161,48 +192,68 @@ impl Acceptor {
     pub(crate) async fn run(&self, listener: TcpListener, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         loop {
-            // Nothing is lost when one arm wins: `accept` is cancel-safe, and `stop` is polled again or not at all.
+            // Nothing is lost when one arm wins: `accept` takes from the kernel in its last step.
             let accepted = tokio::select! {
-                accepted = self.accept(&listener) => accepted,
+                accepted = listener.accept() => accepted.and_then(|(tcp, client)| Ok((tcp.into_std()?, client))),
                 () = &mut stop => break,
             };
             self.dispatch(accepted).await;
         }
-        // What completed its handshake before the end was told "yes" by the kernel; serve it.
-        while let Some(accepted) = futures::FutureExt::now_or_never(self.accept(&listener)) {
+        // What completed its handshake before the end was told "yes" by the kernel; serve it. Asked of the socket itself:
+        // the runtime may not have heard yet of what is there.
+        let queue = SockRef::from(&listener);
+        loop {
+            let accepted = queue.accept();
+            if accepted.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                return;
+            }
+            let addressed = |(tcp, client): (Socket, SockAddr)| Some((tcp.into(), client.as_socket()?));
+            let accepted = accepted.and_then(|it| addressed(it).ok_or_else(|| io::ErrorKind::AddrNotAvailable.into()));
             self.dispatch(accepted).await;
         }
     }
 
-    async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-        // At the limit the kernel's queue is the waiting room.
-        let permit = Arc::clone(&self.limit).acquire_owned().await.map_err(io::Error::other)?;
-        let (tcp, client) = listener.accept().await?;
-        Ok((tcp, client, permit))
+    /// A place among those served at once. A listener asks for one only when it has a connection: there are several a
+    /// worker, and small limits would be used up by waiting. `None` at the cut, when nobody is served any more.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        // Nothing is lost: a place that is not taken stays free.
+        tokio::select! {
+            place = Arc::clone(&self.limit).acquire_owned() => place.ok(),
+            () = self.drain.cut() => None,
+        }
     }
 
-    async fn dispatch(&self, accepted: io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)>) {
-        let (tcp, client, permit) = match accepted {
+    async fn dispatch(&self, accepted: io::Result<(std::net::TcpStream, SocketAddr)>) {
+        let (tcp, client) = match accepted {
             Ok(accepted) => accepted,
             Err(error) if is_the_connections_own(&error) => return,
             Err(error) => {
+                self.recorder.count(Event::AcceptFailed);
+                tracing::debug!(%error, "accept failed");
                 // Out of descriptors or memory: at once again would spin.
-                tracing::warn!(%error, "accept failed");
-                return tokio::time::sleep(Duration::from_millis(20)).await;
+                return tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         };
+        self.recorder.count(Event::ConnectionAccepted);
         watch_peer(&tcp);
+        // At the limit this one waits here, and the rest in the kernel's queue.
+        let Some(permit) = self.place().await else { return };
         let owner = self.balance.owner(self.worker);
-        let held = self.balance.enter(owner);
-        let Ok(tcp) = tcp.into_std() else { return };
-        let Some(worker) = self.workers.get(owner) else { return };
+        if owner != self.worker {
+            self.recorder.count(Event::ConnectionHandedOver);
+        }
+        let (held, hold) = (self.balance.enter(owner), self.drain.hold());
+        let (Ok(()), Some(worker)) = (tcp.set_nonblocking(true), self.workers.get(owner)) else { return };
         // A full queue makes us wait, which leaves the rest in the kernel's queue; a closed one means the end.
-        let handed = Handed { tcp, client, side: self.side, permit, held };
+        let handed = Handed { tcp, client, side: self.side, permit, held, hold };
         if worker.send(handed).await.is_err() {
             tracing::debug!("worker is gone");
         }
     }
 }
+
+/// How long a listener rests that cannot accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Whether accept failed for a reason that lies in that one connection.
 fn is_the_connections_own(error: &io::Error) -> bool {
@@ -229,37 +280,15 @@ impl<S: OriginalDstSource> Capture<S> {
     /// ours: dialling on would come back to us or route for strangers.
     pub(crate) fn original_dst(&self, side: Side, tcp: &TcpStream) -> Result<OriginalDst, Reason> {
         let Ok(dst) = self.source.original_dst(tcp) else { return Err(Reason::Loop) };
-        let ours = self.local.contains(dst.ip());
+        // The port first: what the application calls is mostly not ours, and an unknown address is looked for anew.
+        let port_is_ours = self.ports.contains(dst.port());
         match side {
-            Side::Inbound if !ours || self.ports.contains(dst.port()) => Err(Reason::Loop),
-            Side::Outbound if ours && self.ports.contains(dst.port()) => Err(Reason::Loop),
+            Side::Inbound if port_is_ours || !self.local.contains(dst.ip()) => Err(Reason::Loop),
+            Side::Outbound if port_is_ours && self.local.contains(dst.ip()) => Err(Reason::Loop),
             Side::Inbound | Side::Outbound => Ok(dst),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_worker_above_one_and_a_half_times_the_mean_hands_over() {
-        let balance = Arc::new(Balance::new(4));
-        let mut held = Vec::new();
-        // The kernel sends all eight to worker 0.
-        for _ in 0..8 {
-            held.push(balance.enter(balance.owner(0)));
-        }
-        let counts: Vec<_> = balance.held.iter().map(|held| held.load(Ordering::Relaxed)).collect();
-        assert!(counts.iter().all(|count| *count <= 3), "{counts:?}");
-        drop(held);
-        assert!(balance.held.iter().all(|held| held.load(Ordering::Relaxed) == 0));
-    }
-
-    #[test]
-    fn a_single_worker_keeps_its_own() {
-        let balance = Arc::new(Balance::new(1));
-        let _held: Vec<_> = (0..9).map(|_| balance.enter(balance.owner(0))).collect();
-        assert_eq!(balance.owner(0), 0);
-    }
-}
+mod tests;

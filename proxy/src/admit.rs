@@ -9,7 +9,8 @@ use weft_proxy_core::authz::{L7View, Policies, Verdict};
 use weft_proxy_core::path::NormalPath;
 
 use crate::error::Reason;
-use crate::route::{Routed, Target};
+use crate::resolve::Target;
+use crate::route::Routed;
 
 /// Something that was routed and may go on.
 #[derive(Clone, Debug)]

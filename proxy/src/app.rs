@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use weft_model::resources::Lifecycle;
 use weft_proto::convert::Hello;
@@ -22,7 +22,7 @@ use weft_runtime::task::Tasks;
 use weft_runtime::telemetry::{self, LogFormat, LogLevel};
 use weft_tls::MeshTls;
 
-use crate::accept::{Balance, Capture, Kernel, LocalAddrs, Side, bind};
+use crate::accept::{Balance, Capture, Kernel, Limits, LocalAddrs, Side, bind};
 use crate::config::Config;
 use crate::control::ControlPlane;
 use crate::discovery::{self, Discovery};
@@ -124,8 +124,8 @@ impl Life<'_> {
         let early = async {
             // Whichever is first; the other has nothing to add.
             tokio::select! {
-                () = self.terminating() => tracing::info!("workload is terminating, inbound drains"),
-                Ok(()) = drain_requests.changed() => tracing::info!("drain was asked for, inbound drains"),
+                () = self.terminating() => { tracing::info!("workload is terminating, inbound drains"); }
+                Ok(()) = drain_requests.changed() => { tracing::info!("drain was asked for, inbound drains"); }
             }
             self.release().await;
             std::future::pending().await
@@ -174,7 +174,8 @@ impl Life<'_> {
             self.release().await;
         }
         self.telemetry.set(Gauge::Draining, 1);
-        self.ends.released.begin();
+        // Listeners hold this one until the kernel's queues are empty: what waits there is served, not cut.
+        self.ends.released.drain(self.deadline).await;
         let (inbound, outbound) =
             tokio::join!(self.ends.inbound.drain(self.deadline), self.ends.outbound.drain(self.deadline));
         tracing::info!(cut_inbound = inbound, cut_outbound = outbound, "drained");
@@ -197,13 +198,14 @@ fn start_workers(
         discovery: discovery.clone(),
         tls: tls.clone(),
         telemetry: telemetry.clone(),
-        connections: Arc::new(Semaphore::new(usize::try_from(config.connections_max)?)),
+        connections: Arc::new(Limits::new(usize::try_from(config.connections_max)?)),
         requests: Concurrency::new(config.requests_max),
         balance: Arc::new(Balance::new(count)),
         capture: Arc::new(Capture { source: Kernel, ports: config.ports, local: Arc::clone(local) }),
         drains: drains.clone(),
     };
     telemetry.set(Gauge::Workers, i64::try_from(count)?);
+    shared.tell_what_is_under_way();
     let (ways, queues): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(HANDED_MAX)).unzip();
     let mut workers = Vec::with_capacity(count);
     for (index, handed) in queues.into_iter().enumerate() {

@@ -92,11 +92,12 @@ impl Picked {
         }
     }
 
-    /// How it ended; only the first report counts.
-    pub(crate) fn report(&mut self, class: Class, now: Instant) {
-        if let Some(in_flight) = &mut self.in_flight {
-            in_flight.report(class, now.into_std(), fastrand::u64(..));
-        }
+    /// How it ended; only the first report counts. `true`: the endpoint is left out from now on.
+    pub(crate) fn report(&mut self, class: Class, now: Instant) -> bool {
+        let Some(in_flight) = &mut self.in_flight else { return false };
+        let before = in_flight.has_ejected();
+        in_flight.report(class, now.into_std(), fastrand::u64(..));
+        in_flight.has_ejected() && !before
     }
 }
 

@@ -65,7 +65,7 @@ pub struct Args {
     #[arg(long, env = "WEFT_ADMIN_PORT", default_value_t = 14003, value_name = "PORT")]
     admin_port: u16,
 
-    /// Connections served at once, over all workers; more wait in the kernel's queue.
+    /// Connections served at once in each direction, over all workers; more wait in the kernel's queue.
     #[arg(long, env = "WEFT_MAX_CONNECTIONS", default_value_t = 20_000, value_name = "N")]
     max_connections: u32,
 
@@ -77,7 +77,7 @@ pub struct Args {
     #[arg(long, env = "WEFT_DRAIN_SECONDS", default_value_t = 30, value_name = "SECONDS")]
     drain_seconds: u64,
 
-    /// What is logged: error, warn, info, debug, trace, or a filter such as weft_proxy=debug.
+    /// What is logged: error, warn, info, debug, trace, or a filter such as `weft_proxy=debug`.
     #[arg(long, env = "WEFT_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
 
@@ -109,7 +109,7 @@ pub struct Config {
     pub workers: NonZeroUsize,
     /// Listening ports.
     pub ports: Ports,
-    /// Connections served at once.
+    /// Connections served at once in each direction.
     pub connections_max: u32,
     /// Requests in flight at once.
     pub requests_max: u32,

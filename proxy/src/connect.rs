@@ -20,6 +20,8 @@ use crate::accept::watch_peer;
 use crate::balance::{Picked, Via};
 use crate::error::Reason;
 use crate::io::Io;
+use crate::io::memory::Memory;
+use crate::record::{Event, Recorder};
 
 /// How much waits between the two stories of one proxy: as much as one read of theirs takes.
 const MEMORY_PIPE_BYTES: usize = 64 * 1024;
@@ -35,13 +37,13 @@ pub(crate) enum ConnectError {
         /// Who should have been there.
         expected: SpiffeId,
         /// What was wrong.
-        source: TlsError,
+        source: Box<TlsError>,
     },
     /// We have no certificate to show.
     #[error("this proxy has no usable certificate yet")]
     NoIdentity {
         /// What is missing.
-        source: TlsError,
+        source: Box<TlsError>,
     },
     /// The inbound story of this proxy takes no more.
     #[error("this proxy takes no connection to its own workload")]
@@ -55,7 +57,9 @@ pub(crate) enum ConnectError {
         source: io::Error,
     },
     /// Connecting took too long.
-    #[error("endpoint {addr} did not complete the connection within {after:?}, maybe a NetworkPolicy drops its packets")]
+    #[error(
+        "endpoint {addr} did not complete the connection within {after:?}, maybe a NetworkPolicy drops its packets"
+    )]
     Timeout {
         /// Whom we dialled.
         addr: SocketAddr,
@@ -70,7 +74,7 @@ pub(crate) enum ConnectError {
         /// Who should have been there.
         expected: SpiffeId,
         /// What was wrong.
-        source: TlsError,
+        source: Box<TlsError>,
     },
 }
 
@@ -79,15 +83,17 @@ impl ConnectError {
         let expected = expected.clone();
         match source {
             TlsError::Io(source) => Self::Refused { addr, source },
-            TlsError::NotReady | TlsError::NoTime | TlsError::Config(_) => Self::NoIdentity { source },
+            TlsError::NotReady | TlsError::NoTime | TlsError::Config(_) => {
+                Self::NoIdentity { source: Box::new(source) }
+            }
             TlsError::Closed | TlsError::Incompatible(_) | TlsError::NoAlpn | TlsError::NotTls(_) => {
-                Self::NotMeshed { addr, expected, source }
+                Self::NotMeshed { addr, expected, source: Box::new(source) }
             }
             TlsError::Expired(_)
             | TlsError::IdentityMismatch { .. }
             | TlsError::PeerRefused(_)
             | TlsError::Protocol(_)
-            | TlsError::Refused(_) => Self::Identity { addr, expected, source },
+            | TlsError::Refused(_) => Self::Identity { addr, expected, source: Box::new(source) },
         }
     }
 
@@ -133,6 +139,8 @@ pub(crate) struct Dialer {
     pub(crate) tls: MeshTls,
     /// The way to our own inbound story.
     pub(crate) own: mpsc::Sender<Handoff>,
+    /// Counts what came of it.
+    pub(crate) recorder: Recorder,
 }
 
 impl Dialer {
@@ -150,11 +158,29 @@ impl Dialer {
                 Via::MeshTls(expected) => self.dial_mesh(addr, expected, alpn).await,
             }
         };
-        timeout(after, connecting).await.unwrap_or(Err(ConnectError::Timeout { addr, after }))
+        let connected = timeout(after, connecting).await.unwrap_or(Err(ConnectError::Timeout { addr, after }));
+        self.count(&connected);
+        connected
+    }
+
+    fn count(&self, connected: &Result<Connected, ConnectError>) {
+        let Err(error) = connected else { return self.recorder.count(Event::UpstreamConnected) };
+        self.recorder.count(Event::UpstreamConnectFailed);
+        match error {
+            ConnectError::Identity { .. } => {
+                self.recorder.count(Event::IdentityMismatch);
+                self.recorder.count(Event::TlsHandshakeFailed);
+            }
+            ConnectError::NotMeshed { .. } => self.recorder.count(Event::TlsHandshakeFailed),
+            ConnectError::NoIdentity { .. }
+            | ConnectError::Own
+            | ConnectError::Refused { .. }
+            | ConnectError::Timeout { .. } => {}
+        }
     }
 
     fn hand_over(&self, addr: SocketAddr, alpn: Alpn) -> Result<Connected, ConnectError> {
-        let (near, far) = tokio::io::duplex(MEMORY_PIPE_BYTES);
+        let (near, far) = Memory::pair(MEMORY_PIPE_BYTES);
         let handoff = Handoff { io: far.into(), dst: OriginalDst(addr), alpn };
         self.own.try_send(handoff).map_err(|_full| ConnectError::Own)?;
         Ok(Connected { io: near.into(), anchor: None })

@@ -263,4 +263,8 @@ impl Mesh {
 }
 
 #[cfg(test)]
+pub(crate) mod by_hand;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use weft_proxy_core::h1::{
 };
 use weft_tls::AnchorId;
 
-use crate::io::halves::{ReadHalf, WriteHalf, join, split};
+use crate::io::halves::{Message, ReadHalf, WriteHalf, join, split};
 use crate::io::{Io, poll_read_with};
 
 /// Payload up to this size is copied behind its head so that both leave in one call; beyond it a vectored write is
@@ -23,6 +23,9 @@ use crate::io::{Io, poll_read_with};
 const COPY_BYTES_MAX: usize = 4096;
 /// How much is gathered before it is written even though more is there to gather.
 const GATHER_BYTES_MAX: usize = 64 * 1024;
+
+/// CR and LF.
+const EMPTY_LINE_BYTES: usize = 2;
 
 /// Why a head could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +70,8 @@ impl Connection {
     }
 
     /// Puts the halves of one exchange together again.
-    pub(crate) fn reunite(reader: Reader, writer: Writer, anchor: Option<AnchorId>) -> Self {
+    pub(crate) fn reunite(mut reader: Reader, writer: Writer, anchor: Option<AnchorId>) -> Self {
+        reader.rest();
         Self { reader, writer, anchor }
     }
 
@@ -89,13 +93,17 @@ impl Connection {
 pub(crate) fn begin(io: Io) -> (Reader, Writer) {
     let (read, write) = split(io);
     let reader = Reader { half: read, buf: BytesMut::new(), heads: HeadReader::default() };
-    (reader, Writer { half: write, buf: BytesMut::new() })
+    let message = Message::of(&write);
+    (reader, Writer { half: write, buf: BytesMut::new(), message })
 }
 
 /// Ends HTTP on a connection and gives it back as bytes, what was read ahead first.
 pub(crate) fn into_io(reader: Reader, writer: Writer) -> Option<Io> {
     let read_ahead = reader.buf.freeze();
-    let io = join(reader.half, writer.half)?;
+    let Writer { half, buf, message } = writer;
+    debug_assert!(buf.is_empty(), "what was gathered and not flushed would be lost");
+    drop(message);
+    let io = join(reader.half, half)?;
     Some(if read_ahead.is_empty() { io } else { io.replaying(read_ahead) })
 }
 
@@ -133,11 +141,9 @@ impl Reader {
     /// # Errors
     /// Reading failed.
     pub(crate) async fn begun(&mut self) -> io::Result<bool> {
-        while !self.heads.has_begun(&self.buf) {
-            if self.buf.is_empty() {
-                // Gives the memory of the last message back for as long as the connection is idle.
-                self.buf = BytesMut::new();
-            }
+        // One empty line may stand before a request; beyond it there is nothing to wait for, it will be refused.
+        while !self.heads.has_begun(&self.buf) && self.buf.len() <= EMPTY_LINE_BYTES {
+            self.rest();
             if self.fill().await? == 0 {
                 return Ok(false);
             }
@@ -145,8 +151,14 @@ impl Reader {
         Ok(true)
     }
 
-    /// The next response head, informational ones included. The second value says whether any byte of it had come
-    /// before an error.
+    /// Gives the memory of the last message back for as long as the connection is idle.
+    fn rest(&mut self) {
+        if self.buf.is_empty() {
+            self.buf = BytesMut::new();
+        }
+    }
+
+    /// The next response head, informational ones included.
     ///
     /// # Errors
     /// Any of [`ReadError`]; [`ReadError::Ended`] also when not one byte came.
@@ -159,6 +171,12 @@ impl Reader {
                 return Err(ReadError::Ended);
             }
         }
+    }
+
+    /// Memory that is held for reading.
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.buf.capacity()
     }
 
     /// Whether a response has begun to arrive.
@@ -213,17 +231,20 @@ impl Reader {
 pub(crate) struct Writer {
     half: WriteHalf,
     buf: BytesMut,
+    message: Message,
 }
 
 impl Writer {
     /// Begins a request.
     pub(crate) fn request(&mut self, head: &RequestHead, persistence: Persistence) -> BodyEncoder {
+        self.message.begin();
         write_request(head, persistence, &mut self.buf);
         BodyEncoder::new(head.body)
     }
 
     /// Begins a final response, or answers 101.
     pub(crate) fn response(&mut self, head: &ResponseHead, client: Version, persistence: Persistence) -> Outgoing {
+        self.message.begin();
         write_response(head, client, persistence, &mut self.buf)
     }
 
@@ -256,7 +277,9 @@ impl Writer {
     /// # Errors
     /// Less came than was declared.
     pub(crate) fn finish(&mut self, encoder: &mut BodyEncoder, trailers: Option<&HeaderMap>) -> Result<(), BodyError> {
-        encoder.finish(trailers, &mut self.buf)
+        encoder.finish(trailers, &mut self.buf)?;
+        self.message.end();
+        Ok(())
     }
 
     /// Sends an answer of ours after which the connection closes.
@@ -265,7 +288,7 @@ impl Writer {
     /// Writing failed.
     pub(crate) async fn last_words(&mut self, head: http::Response<()>, body: Bytes) -> Result<(), BodyFailed> {
         let (parts, ()) = head.into_parts();
-        let head = own_response(parts.status, parts.headers, body.len());
+        let head = own_response(parts.status, parts.headers, BodyLength::Known(body.len() as u64));
         let outgoing = self.response(&head, Version::Http11, Persistence::Close);
         let mut encoder = BodyEncoder::new(outgoing.body);
         self.data(&mut encoder, body).await?;
@@ -279,7 +302,14 @@ impl Writer {
     /// Writing failed.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
         self.write_out().await?;
-        poll_fn(|cx| Pin::new(&mut self.half).poll_flush(cx)).await
+        poll_fn(|cx| Pin::new(&mut self.half).poll_flush(cx)).await?;
+        self.message.flushed();
+        Ok(())
+    }
+
+    /// Has the connection end with a reset; what was gathered is thrown away.
+    pub(crate) fn break_off(mut self) {
+        self.message.break_off();
     }
 
     /// Ends our half of the connection.
@@ -291,7 +321,7 @@ impl Writer {
     }
 
     async fn write_out(&mut self) -> io::Result<()> {
-        let Self { half, buf } = self;
+        let Self { half, buf, .. } = self;
         poll_fn(|cx| -> Poll<io::Result<()>> {
             while !buf.is_empty() {
                 match ready!(Pin::new(&mut *half).poll_write(cx, buf))? {
@@ -309,7 +339,7 @@ impl Writer {
 
     /// Writes what was gathered and `payload` behind it, without copying the payload.
     async fn write_with(&mut self, payload: Bytes) -> io::Result<()> {
-        let Self { half, buf } = self;
+        let Self { half, buf, .. } = self;
         let mut both = Buf::chain(&mut *buf, payload);
         poll_fn(|cx| -> Poll<io::Result<()>> {
             while both.has_remaining() {
@@ -328,13 +358,13 @@ impl Writer {
 }
 
 /// The status for a request head that cannot be read: 431 for size, 400 for the rest.
-pub(crate) fn is_too_large(error: &HeadError) -> bool {
+pub(crate) fn is_too_large(error: HeadError) -> bool {
     matches!(error, HeadError::HeadTooLarge | HeadError::TooManyHeaders | HeadError::TargetTooLong)
 }
 
-/// A response of ours that has a body of `len` bytes.
-pub(crate) fn own_response(status: http::StatusCode, headers: HeaderMap, len: usize) -> ResponseHead {
-    let mut head = ResponseHead::new(status, BodyLength::Known(len as u64));
+/// A response of ours.
+pub(crate) fn own_response(status: http::StatusCode, headers: HeaderMap, length: BodyLength) -> ResponseHead {
+    let mut head = ResponseHead::new(status, length);
     head.headers = headers;
     head
 }

@@ -6,25 +6,24 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use weft_model::policy::MtlsMode;
-use weft_model::{AppProtocol, ClientAddr, OriginalDst, SpiffeId};
+use weft_model::{AppProtocol, ClientAddr, OriginalDst, PolicyId, SpiffeId};
+use weft_proxy_core::authz::Policies;
 use weft_runtime::drain::Drain;
 use weft_tls::{Alpn, AnchorId, TlsError};
 
 use crate::accept::Accepted;
 use crate::admit::{self, Admitted, Asked, Decided};
 use crate::connect::Handoff;
-use crate::detect::{First, Patience, SILENCE, Spoken, detect, first_of};
+use crate::detect::{First, HELLO_MAX, Patience, Spoken, detect_while};
 use crate::discovery::Inbound as Configuration;
 use crate::error::Reason;
 use crate::forward::http::{Gate, Http, Http1End, Session, serve_http1, serve_http2};
-use crate::forward::opaque::{Opened, carry, distrusted, open};
-use crate::forward::tcp::copy;
+use crate::forward::opaque::{Opened, carry, distrusted, end, open, tunnel};
 use crate::io::Io;
 use crate::record::{Direction, Event, Mtls, TcpRecord, Verdict};
-use crate::route::{self, Target};
+use crate::resolve::Target;
+use crate::route;
 
-/// How long a TLS handshake with a client may take.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How long a connection waits for the first word of the control plane after a start.
 const CONFIGURATION_MAX: Duration = Duration::from_secs(3);
 
@@ -52,13 +51,27 @@ struct Asker {
     anchor: Option<AnchorId>,
 }
 
+impl Asker {
+    /// Chapters 3 and 4 for bytes.
+    fn admit(
+        &self,
+        policies: &Policies,
+        decided: impl FnMut(Option<&PolicyId>, Decided),
+    ) -> Result<Admitted, Reason> {
+        let asked = Asked { port: self.dst.port(), peer: self.peer.as_ref(), request: None };
+        let routed = route::tcp(&Target::Application(self.dst));
+        admit::inbound(policies, asked, routed, decided).map_err(|refusal| refusal.reason)
+    }
+}
+
 impl Inbound {
     /// Serves one connection to its end.
     pub(crate) async fn serve(&self, accepted: Accepted) {
         let Accepted { io, client, dst, permit: _permit } = accepted;
         let asker = Asker { client, dst, peer: None, anchor: None };
         match self.configuration().await {
-            Some(configuration) => self.speak(io, asker, &configuration).await,
+            // Boxed, as `meshed` is: a connection's state is too large to be moved from story to story.
+            Some(configuration) => Box::pin(self.speak(io, asker, &configuration.policies)).await,
             None => self.refuse(io, &asker, Reason::DiscoveryUnavailable),
         }
     }
@@ -67,22 +80,21 @@ impl Inbound {
     pub(crate) async fn serve_own(&self, handoff: Handoff) {
         let Handoff { io, dst, alpn } = handoff;
         let asker = Asker { client: ClientAddr(dst.0), dst, peer: Some(self.own.clone()), anchor: None };
-        self.meshed(io, asker, alpn).await;
+        Box::pin(self.meshed(io, asker, alpn)).await;
     }
 
     /// Chapter 2 for a connection that may or may not come from a proxy.
-    async fn speak(&self, io: Io, asker: Asker, configuration: &Configuration) {
-        let port = asker.dst.port();
-        let policies = &configuration.policies;
-        // Who must speak first anyway is waited for: on a strict port a client sends a ClientHello, and HTTP has no
-        // server that greets.
-        let waits = policies.mtls(port) == MtlsMode::Strict || policies.protocol(port).is_http();
-        let patience = Patience { silence: (!waits).then_some(SILENCE), mesh_tls: true };
-        // Nobody is told about a connection that broke without a word.
-        let Ok((io, spoken)) = detect(io, patience).await else { return };
+    async fn speak(&self, mut io: Io, asker: Asker, policies: &Policies) {
+        let is_http = policies.protocol(asker.dst.port()).is_http();
+        let patience = if is_http { Patience::HTTP } else { Patience::UNDECLARED };
+        // On a strict port only a ClientHello is of use, and clients send it at once.
+        let is_strict = policies.mtls(asker.dst.port()) == MtlsMode::Strict;
+        let silence = if is_strict { Some(HELLO_MAX) } else { patience.silence };
+        let patience = Patience { silence, ..patience }.and_mesh_tls();
+        // Nobody is told about a connection that ended or broke without a word.
+        let Some(spoken) = detect_while(&mut io, patience, &self.released).await else { return };
         match spoken {
-            Spoken::MeshTls => self.handshake(io, asker).await,
-            Spoken::Silent => self.on_trial(io, asker).await,
+            Spoken::Silent => self.silent(io, asker).await,
             spoken => self.spoken(io, asker, spoken).await,
         }
     }
@@ -93,29 +105,36 @@ impl Inbound {
             Ok(raw) => raw,
             Err(io) => return self.refuse(io, &asker, Reason::Internal),
         };
-        match timeout(HANDSHAKE_MAX, self.http.dialer.tls.accept(raw)).await {
+        let shaken = Box::pin(timeout(HELLO_MAX, self.http.dialer.tls.accept(raw))).await;
+        let reason = match shaken {
             Ok(Ok((tls, peer, alpn))) => {
                 let asker = Asker { peer: Some(peer.id), anchor: Some(peer.anchor), ..asker };
-                self.meshed(tls.into(), asker, alpn).await;
+                return Box::pin(self.meshed(tls.into(), asker, alpn)).await;
             }
             Ok(Err(error)) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, client = %asker.client, "a handshake failed");
-                self.record(&asker).finish(Err(handshake_reason(&error)));
+                handshake_reason(&error)
             }
-            Err(_slow) => self.record(&asker).finish(Err(Reason::TlsHandshake)),
+            Err(_slow) => Reason::TlsHandshake,
+        };
+        self.http.recorder.count(Event::TlsHandshakeFailed);
+        if reason == Reason::IdentityMismatch {
+            self.http.recorder.count(Event::IdentityMismatch);
         }
+        self.record(&asker).finish(Err(reason));
     }
 
     /// A verified peer: its ALPN says what is inside, and is believed only where no policy depends on it.
-    async fn meshed(&self, io: Io, asker: Asker, alpn: Alpn) {
-        let looked_into = self.http.discovery.inbound().is_none_or(|it| it.policies.needs_l7(asker.dst.port()));
+    async fn meshed(&self, mut io: Io, asker: Asker, alpn: Alpn) {
         match alpn {
             Alpn::Http1 => self.http1(io, asker).await,
             Alpn::H2 => self.http2(io, asker).await,
-            Alpn::Tcp if looked_into => {
-                let patience = Patience { silence: Some(SILENCE), mesh_tls: false };
-                let Ok((io, spoken)) = detect(io, patience).await else { return };
-                self.spoken(io, asker, if spoken == Spoken::Silent { Spoken::Opaque } else { spoken }).await;
+            Alpn::Tcp if self.needs_l7(&asker) => {
+                match detect_while(&mut io, Patience::UNDECLARED, &self.released).await {
+                    None => {}
+                    Some(Spoken::Silent) => self.silent(io, asker).await,
+                    Some(spoken) => self.spoken(io, asker, spoken).await,
+                }
             }
             Alpn::Tcp => self.opaque(io, asker).await,
         }
@@ -125,21 +144,21 @@ impl Inbound {
         let declared = self.http.discovery.inbound().map(|it| it.policies.protocol(asker.dst.port()));
         match spoken {
             Spoken::Ended => {}
+            // Boxed: a handshake leads back here, once.
+            Spoken::MeshTls if asker.peer.is_none() => Box::pin(self.handshake(io, asker)).await,
             // Declared bytes are bytes, whatever they look like, unless a policy must look into them.
-            Spoken::Http1 | Spoken::Http2
-                if declared == Some(AppProtocol::Opaque) && !self.needs_l7(&asker) =>
-            {
+            Spoken::Http1 | Spoken::Http2 if declared == Some(AppProtocol::Opaque) && !self.needs_l7(&asker) => {
                 self.opaque(io, asker).await;
             }
             Spoken::Http1 => self.http1(io, asker).await,
             Spoken::Http2 => self.http2(io, asker).await,
-            Spoken::MeshTls | Spoken::Opaque | Spoken::Silent => {
-                // The application's own TLS on an HTTP port is the application's business only where nothing is declared.
-                match declared.is_some_and(AppProtocol::is_http) && asker.peer.is_none() {
-                    true => self.refuse(io, &asker, Reason::NotHttp),
-                    false => self.opaque(io, asker).await,
-                }
+            // A peer's proxy has been asked the same before.
+            Spoken::MeshTls | Spoken::Opaque | Spoken::Silent
+                if declared.is_some_and(AppProtocol::is_http) && asker.peer.is_none() =>
+            {
+                self.refuse(io, &asker, Reason::NotHttp);
             }
+            Spoken::MeshTls | Spoken::Opaque | Spoken::Silent => self.opaque(io, asker).await,
         }
     }
 
@@ -147,26 +166,47 @@ impl Inbound {
         self.http.discovery.inbound().is_none_or(|it| it.policies.needs_l7(asker.dst.port()))
     }
 
-    /// An unmeshed client that says nothing: the application may be the one to greet (semantics 13).
-    async fn on_trial(&self, io: Io, asker: Asker) {
+    /// A client that says nothing. The application may be the one to greet (semantics 13); but where bytes are not let in
+    /// the client is waited for: it may be about to prove who it is, or to speak the HTTP that is.
+    async fn silent(&self, mut io: Io, asker: Asker) {
+        if self.judge(&asker).is_ok() {
+            return self.on_trial(io, asker).await;
+        }
+        // Without a rule for HTTP only a ClientHello can help.
+        let silence = (asker.peer.is_none() && !self.needs_l7(&asker)).then_some(HELLO_MAX);
+        let patience = Patience { silence, undecided: HELLO_MAX, mesh_tls: asker.peer.is_none() };
+        match detect_while(&mut io, patience, &self.released).await {
+            None => {}
+            Some(Spoken::Silent) => {
+                self.http.recorder.count(Event::DetectTimeout);
+                self.opaque(io, asker).await;
+            }
+            Some(spoken) => self.spoken(io, asker, spoken).await,
+        }
+    }
+
+    async fn on_trial(&self, mut io: Io, asker: Asker) {
+        self.http.recorder.count(Event::DetectTimeout);
         let mut record = self.record(&asker);
-        let opened = match self.open(&asker, &mut record).await {
+        let mut opened = match self.open(&asker, &mut record).await {
             Ok(opened) => opened,
             Err(reason) => return end(io, record, reason),
         };
-        let (claim, upstream) = opened.split();
-        let (io, upstream, first) = match first_of(io, upstream).await {
-            Ok(first) => first,
-            Err(_broken) => return record.finish(Err(Reason::ClientGone)),
-        };
-        match first {
-            First::Client(spoken @ (Spoken::Http1 | Spoken::Http2)) => {
+        // A busy peer's ClientHello may come late.
+        let patience = Patience { mesh_tls: asker.peer.is_none(), ..Patience::UNDECLARED };
+        match opened.first(&mut io, patience, &self.http.dialer.tls, self.until(&asker)).await {
+            Err(broken) => {
+                opened.reset();
+                end(io, record, broken.reason());
+            }
+            Ok(First::Client(spoken @ (Spoken::Http1 | Spoken::Http2 | Spoken::MeshTls))) => {
                 self.http.recorder.count(Event::HttpAfterTrial);
                 record.discard();
-                drop((claim, upstream));
-                self.spoken(io, asker, spoken).await;
+                drop(opened);
+                // Boxed: few come here, and all would pay for its size.
+                Box::pin(self.spoken(io, asker, spoken)).await;
             }
-            First::Client(_) | First::Server { .. } => self.carry(io, asker, claim.with(upstream), record).await,
+            Ok(First::Client(_) | First::Server { .. }) => self.carry(io, asker, opened, record).await,
         }
     }
 
@@ -181,7 +221,8 @@ impl Inbound {
     /// Chapters 3 to 6 for bytes.
     async fn open(&self, asker: &Asker, record: &mut TcpRecord) -> Result<Opened, Reason> {
         let admitted = self.admit(asker, record)?;
-        let opened = open(&admitted, asker.client, &self.http.own, &self.http.dialer, record).await;
+        // Boxed: needed for a moment, while the connection may live for days.
+        let opened = Box::pin(open(&admitted, asker.client, &self.http, record)).await;
         // Next to the application every failure to connect is the application's.
         opened.map_err(|reason| match reason {
             Reason::ConnectRefused | Reason::ConnectTimeout => Reason::AppConnect,
@@ -191,41 +232,48 @@ impl Inbound {
 
     fn admit(&self, asker: &Asker, record: &mut TcpRecord) -> Result<Admitted, Reason> {
         let configuration = self.http.discovery.inbound().ok_or(Reason::DiscoveryUnavailable)?;
-        let port = asker.dst.port();
-        record.traffic.service = configuration.policies.service(port).cloned();
-        let asked = Asked { port, peer: asker.peer.as_ref(), request: None };
-        let routed = route::tcp(&Target::Application(asker.dst));
-        let told = |policy: Option<&_>, decided| record.judged(policy, verdict(decided));
-        admit::inbound(&configuration.policies, asked, routed, told).map_err(|refusal| refusal.reason)
+        record.traffic.service = configuration.policies.service(asker.dst.port()).cloned();
+        asker.admit(&configuration.policies, |policy, decided| record.judged(policy, verdict(decided)))
+    }
+
+    /// Whether bytes are let in as policy is now; counts nothing.
+    fn judge(&self, asker: &Asker) -> Result<(), Reason> {
+        let configuration = self.http.discovery.inbound().ok_or(Reason::DiscoveryUnavailable)?;
+        asker.admit(&configuration.policies, |_, _| {}).map(drop)
     }
 
     async fn carry(&self, io: Io, asker: Asker, opened: Opened, record: TcpRecord) {
-        let tls = &self.http.dialer.tls;
-        let until = async {
-            // Each ends the connection; none has anything to lose.
-            tokio::select! {
-                () = self.drain.cut() => {}
-                () = distrusted(tls, asker.anchor) => {}
-                () = self.forbidden(&asker) => {}
-            }
-        };
-        carry(io, opened, tls, until, record).await;
+        Box::pin(carry(io, opened, &self.http.dialer.tls, self.until(&asker), record)).await;
     }
 
-    /// Resolves when policy no longer lets a connection be: it is judged again at each change.
-    async fn forbidden(&self, asker: &Asker) {
+    /// Resolves when bytes that were let in must not go on.
+    async fn until(&self, asker: &Asker) -> Reason {
+        // Each ends the connection; neither has anything to lose.
+        tokio::select! {
+            reason = self.ended(asker.anchor) => reason,
+            reason = self.forbidden(asker) => reason,
+        }
+    }
+
+    /// Resolves at the end of the drain, and when the peer's anchor is removed.
+    async fn ended(&self, anchor: Option<AnchorId>) -> Reason {
+        // As above.
+        tokio::select! {
+            () = self.drain.cut() => Reason::Draining,
+            reason = distrusted(&self.http.dialer.tls, anchor) => reason,
+        }
+    }
+
+    /// Resolves when policy no longer lets a connection be: it is judged again at each change, and at once, because
+    /// policy may have changed while the application was connected to.
+    async fn forbidden(&self, asker: &Asker) -> Reason {
         let mut changes = self.http.discovery.inbound_changes();
         loop {
+            if let Err(reason) = self.judge(asker) {
+                return reason;
+            }
             if changes.changed().await.is_err() {
                 return std::future::pending().await;
-            }
-            let allowed = self.http.discovery.inbound().is_some_and(|configuration| {
-                let asked = Asked { port: asker.dst.port(), peer: asker.peer.as_ref(), request: None };
-                let routed = route::tcp(&Target::Application(asker.dst));
-                admit::inbound(&configuration.policies, asked, routed, |_, _| {}).is_ok()
-            });
-            if !allowed {
-                return;
             }
         }
     }
@@ -233,14 +281,13 @@ impl Inbound {
     async fn http1(&self, io: Io, asker: Asker) {
         let anchor = asker.anchor;
         let session = self.session(asker);
-        let tls = &self.http.dialer.tls;
         // A connection whose peer is trusted no longer is cut where it stands (semantics 35).
         let ended = tokio::select! {
-            ended = serve_http1(&self.http, io, &session) => ended,
-            () = distrusted(tls, anchor) => Http1End::Closed,
+            ended = Box::pin(serve_http1(&self.http, io, &session)) => ended,
+            _ = self.ended(anchor) => return,
         };
         if let Http1End::Tunnel { client, upstream } = ended {
-            drop(copy(client, upstream, |_, _| {}, self.drain.cut()).await);
+            tunnel(client, upstream, self.ended(anchor)).await;
         }
     }
 
@@ -249,8 +296,8 @@ impl Inbound {
         let session = self.session(asker);
         // As for HTTP/1.
         tokio::select! {
-            () = serve_http2(&self.http, io, session) => {}
-            () = distrusted(&self.http.dialer.tls, anchor) => {}
+            () = Box::pin(serve_http2(&self.http, io, session)) => {}
+            _ = self.ended(anchor) => {}
         }
     }
 
@@ -288,12 +335,6 @@ impl Inbound {
         timeout(CONFIGURATION_MAX, self.http.discovery.ready()).await.ok()?;
         self.http.discovery.inbound()
     }
-}
-
-/// A refusal of bytes is a reset: there is no other word for it.
-fn end(io: Io, record: TcpRecord, reason: Reason) {
-    io.reset();
-    record.finish(Err(reason));
 }
 
 /// Why a peer was not let in.

@@ -3,6 +3,7 @@
 //! in order, before any new byte.
 
 pub(crate) mod halves;
+pub(crate) mod memory;
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -11,9 +12,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
+
+use self::memory::Memory;
 
 /// How much one read takes at most: four TLS records (RFC 8446 §5.1).
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -41,7 +44,7 @@ pub(crate) fn poll_read_with<T>(
 
 /// One end of a connection.
 #[derive(Debug)]
-pub struct Io {
+pub(crate) struct Io {
     /// Read before `inner`; empty after detection's bytes were consumed.
     replay: Bytes,
     inner: Inner,
@@ -54,24 +57,29 @@ enum Inner {
     /// Mesh TLS that we opened to a peer.
     Dialed(Box<client::TlsStream<TcpStream>>),
     /// The outbound and the inbound story of one proxy, joined in memory.
-    Memory(DuplexStream),
+    Memory(Memory),
     /// A socket.
     Tcp(TcpStream),
 }
 
 /// A socket whose first bytes were already read: what a TLS handshake starts from.
 #[derive(Debug)]
-pub struct Raw {
+pub(crate) struct Raw {
     replay: Bytes,
     tcp: TcpStream,
 }
 
 impl Io {
-    /// Replays `read` before anything new.
+    /// As [`Io::unread`], in passing.
     pub(crate) fn replaying(mut self, read: Bytes) -> Self {
+        self.unread(read);
+        self
+    }
+
+    /// Has `read` read again before anything new.
+    pub(crate) fn unread(&mut self, read: Bytes) {
         debug_assert!(self.replay.is_empty(), "a second replay would lose the first");
         self.replay = read;
-        self
     }
 
     /// The bytes that will be read again.
@@ -83,12 +91,19 @@ impl Io {
     pub(crate) fn into_raw(self) -> Result<Raw, Self> {
         match self.inner {
             Inner::Tcp(tcp) => Ok(Raw { replay: self.replay, tcp }),
-            inner @ (Inner::Accepted(_) | Inner::Dialed(_) | Inner::Memory(_)) => Err(Self { replay: self.replay, inner }),
+            inner @ (Inner::Accepted(_) | Inner::Dialed(_) | Inner::Memory(_)) => {
+                Err(Self { replay: self.replay, inner })
+            }
         }
     }
 
     /// Ends the connection so that the other side sees a reset and never mistakes it for an orderly end.
     pub(crate) fn reset(self) {
+        self.reset_at_close();
+    }
+
+    /// The same, for when it is closed.
+    pub(crate) fn reset_at_close(&self) {
         if let Some(tcp) = self.socket() {
             // Without linger a close is a FIN; it can only fail on a socket that is gone already.
             drop(SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO)));
@@ -112,9 +127,16 @@ impl From<TcpStream> for Io {
     }
 }
 
-impl From<DuplexStream> for Io {
-    fn from(memory: DuplexStream) -> Self {
+impl From<Memory> for Io {
+    fn from(memory: Memory) -> Self {
         Self { replay: Bytes::new(), inner: Inner::Memory(memory) }
+    }
+}
+
+#[cfg(test)]
+impl From<tokio::io::DuplexStream> for Io {
+    fn from(pipe: tokio::io::DuplexStream) -> Self {
+        Memory::plain(pipe).into()
     }
 }
 
@@ -246,7 +268,8 @@ mod tests {
         let (mut far, near) = tokio::io::duplex(64);
         far.write_all(b" world").await.unwrap();
         drop(far);
-        let mut io = Io::from(near).replaying(Bytes::from_static(b"hello"));
+        let mut io = Io::from(near);
+        io.unread(Bytes::from_static(b"hello"));
         let mut two = [0; 2];
         io.read_exact(&mut two).await.unwrap();
         let mut rest = String::new();

@@ -8,15 +8,14 @@ use weft_runtime::drain::Drain;
 
 use crate::accept::Accepted;
 use crate::admit;
-use crate::detect::{First, Patience, SILENCE, Spoken, detect, first_of};
+use crate::detect::{First, Patience, SILENCE, Spoken, detect_while};
 use crate::error::Reason;
 use crate::forward::http::{Gate, Http, Http1End, Session, serve_http1, serve_http2};
-use crate::forward::opaque::{Opened, carry, open};
-use crate::forward::tcp::copy;
+use crate::forward::opaque::{Opened, carry, end, open, tunnel};
 use crate::io::Io;
 use crate::record::{Direction, Event, TcpRecord};
-use crate::resolve::{Destination, resolve};
-use crate::route::{self, Target};
+use crate::resolve::{Destination, Target, resolve};
+use crate::route;
 
 /// Serves what the application opens. One a worker.
 #[derive(Debug)]
@@ -46,13 +45,12 @@ impl Outbound {
     }
 
     /// Chapter 2, where it is needed.
-    async fn speak(&self, io: Io, ends: Ends, destination: Destination) {
+    async fn speak(&self, mut io: Io, ends: Ends, destination: Destination) {
         if destination.protocol == AppProtocol::Opaque {
             return self.opaque(io, ends, &destination).await;
         }
-        let patience = Patience { silence: silence(&destination), mesh_tls: false };
-        // Nobody is told about a connection that broke without a word.
-        let Ok((io, spoken)) = detect(io, patience).await else { return };
+        // Nobody is told about a connection that ended or broke without a word.
+        let Some(spoken) = detect_while(&mut io, patience(&destination), &self.drain).await else { return };
         match spoken {
             Spoken::Silent => self.on_trial(io, ends, destination).await,
             spoken => self.spoken(io, ends, destination, spoken).await,
@@ -63,44 +61,44 @@ impl Outbound {
         match spoken {
             Spoken::Ended => {}
             Spoken::Http1 => self.http1(io, ends, destination.target).await,
-            Spoken::Http2 => serve_http2(&self.http, io, self.session(ends, destination.target)).await,
-            Spoken::MeshTls | Spoken::Opaque | Spoken::Silent => {
-                let needs_http = destination.protocol.is_http() || destination.wants_http;
-                match needs_http {
-                    true => self.refuse(io, ends, Reason::NotHttp),
-                    false => self.opaque(io, ends, &destination).await,
-                }
-            }
+            Spoken::Http2 => self.http2(io, ends, destination.target).await,
+            Spoken::MeshTls | Spoken::Opaque | Spoken::Silent => match needs_http(&destination) {
+                true => self.refuse(io, ends, Reason::NotHttp),
+                false => self.opaque(io, ends, &destination).await,
+            },
         }
     }
 
     /// Semantics 13: nobody has spoken. The far end is opened as bytes, and whoever speaks first decides.
-    async fn on_trial(&self, io: Io, ends: Ends, destination: Destination) {
+    async fn on_trial(&self, mut io: Io, ends: Ends, destination: Destination) {
+        if !destination.server_first {
+            self.http.recorder.count(Event::DetectTimeout);
+        }
         let mut record = self.record(ends);
-        let opened = match self.open(ends, &destination, &mut record).await {
+        let mut opened = match self.open(ends, &destination, &mut record).await {
             Ok(opened) => opened,
             Err(reason) => return end(io, record, reason),
         };
-        let (opened, upstream) = opened.split();
-        let (io, upstream, first) = match first_of(io, upstream).await {
-            Ok(first) => first,
-            Err(_broken) => return record.finish(Err(Reason::ClientGone)),
-        };
-        match first {
-            First::Client(spoken @ (Spoken::Http1 | Spoken::Http2)) => {
+        let tls = &self.http.dialer.tls;
+        match opened.first(&mut io, Patience::UNDECLARED, tls, self.cut()).await {
+            Err(broken) => {
+                opened.reset();
+                end(io, record, broken.reason());
+            }
+            Ok(First::Client(spoken @ (Spoken::Http1 | Spoken::Http2))) => {
                 forget(&destination.target);
                 self.http.recorder.count(Event::HttpAfterTrial);
                 record.discard();
-                drop((opened, upstream));
-                self.spoken(io, ends, destination, spoken).await;
+                drop(opened);
+                // Boxed: few come here, and all would pay for its size.
+                Box::pin(self.spoken(io, ends, destination, spoken)).await;
             }
-            First::Server { evidence } => {
-                if evidence {
+            Ok(first) => {
+                if first == (First::Server { evidence: true }) {
                     self.learn(&destination.target);
                 }
-                self.carry(io, opened.with(upstream), record).await;
+                self.carry(io, opened, record).await;
             }
-            First::Client(_) => self.carry(io, opened.with(upstream), record).await,
         }
     }
 
@@ -119,21 +117,38 @@ impl Outbound {
         let mesh = self.http.discovery.mesh().ok_or(Reason::DiscoveryUnavailable)?;
         let admitted =
             admit::outbound(&destination.target, routed, mesh.egress()).map_err(|refusal| refusal.reason)?;
-        open(&admitted, ends.client, &self.http.own, &self.http.dialer, record).await
+        // Boxed: needed for a moment, while the connection may live for days.
+        Box::pin(open(&admitted, ends.client, &self.http, record)).await
     }
 
     async fn carry(&self, io: Io, opened: Opened, record: TcpRecord) {
-        carry(io, opened, &self.http.dialer.tls, self.drain.cut(), record).await;
+        Box::pin(carry(io, opened, &self.http.dialer.tls, self.cut(), record)).await;
     }
 
     async fn http1(&self, io: Io, ends: Ends, target: Target) {
-        match serve_http1(&self.http, io, &self.session(ends, target)).await {
-            Http1End::Closed => {}
-            // The request that asked for the tunnel is recorded; its bytes are not HTTP any more.
-            Http1End::Tunnel { client, upstream } => {
-                drop(copy(client, upstream, |_, _| {}, self.drain.cut()).await);
-            }
+        let session = self.session(ends, target);
+        // At the cut nobody waits for an answer any more.
+        let ended = tokio::select! {
+            ended = Box::pin(serve_http1(&self.http, io, &session)) => ended,
+            _ = self.cut() => return,
+        };
+        if let Http1End::Tunnel { client, upstream } = ended {
+            tunnel(client, upstream, self.cut()).await;
         }
+    }
+
+    async fn http2(&self, io: Io, ends: Ends, target: Target) {
+        // As for HTTP/1.
+        tokio::select! {
+            () = Box::pin(serve_http2(&self.http, io, self.session(ends, target))) => {}
+            _ = self.cut() => {}
+        }
+    }
+
+    /// Resolves at the end of the drain.
+    async fn cut(&self) -> Reason {
+        self.drain.cut().await;
+        Reason::Draining
     }
 
     fn session(&self, ends: Ends, target: Target) -> Session {
@@ -151,20 +166,18 @@ impl Outbound {
     }
 
     fn learn(&self, target: &Target) {
+        let learned = match target {
+            Target::Service(service) => &service.learned,
+            Target::Workload(workload) => &workload.learned,
+            Target::Application(_) | Target::Passthrough(_) => return,
+        };
         let now = tokio::time::Instant::now().into_std();
-        self.http.recorder.count(Event::ServerFirstLearned);
-        match target {
-            Target::Service(service) => service.learned.observe(now),
-            Target::Workload(workload) => workload.learned.observe(now),
-            Target::Application(_) | Target::Passthrough(_) => {}
+        let before = learned.is_known(now);
+        learned.observe(now);
+        if !before && learned.is_known(now) {
+            self.http.recorder.count(Event::ServerFirstLearned);
         }
     }
-}
-
-/// A refusal of bytes is a reset: there is no other word for it.
-fn end(io: Io, record: TcpRecord, reason: Reason) {
-    io.reset();
-    record.finish(Err(reason));
 }
 
 fn forget(target: &Target) {
@@ -175,14 +188,17 @@ fn forget(target: &Target) {
     }
 }
 
+/// Whether nothing but HTTP is let through.
+fn needs_http(destination: &Destination) -> bool {
+    destination.protocol.is_http() || destination.wants_http
+}
+
 /// How long to wait for the client's first byte: as long as it takes where HTTP is expected, not at all where servers
 /// were seen to speak first.
-fn silence(destination: &Destination) -> Option<Duration> {
-    if destination.protocol.is_http() || destination.wants_http {
-        None
-    } else if destination.server_first {
-        Some(Duration::ZERO)
-    } else {
-        Some(SILENCE)
+fn patience(destination: &Destination) -> Patience {
+    if needs_http(destination) {
+        return Patience::HTTP;
     }
+    let silence = if destination.server_first { Duration::ZERO } else { SILENCE };
+    Patience { silence: Some(silence), ..Patience::UNDECLARED }
 }

@@ -27,7 +27,7 @@ pub(crate) use self::facts::{Direction, HttpFacts, Mtls, Protocol, RequestFacts,
 use self::metrics::{Authorization, Outcome, Shard, TcpHandle};
 pub(crate) use self::metrics::{Event, Gauge, Kind, Text};
 use self::span::Ids;
-pub(crate) use self::span::{Exporter, Trace};
+pub(crate) use self::span::Trace;
 use self::telemetry::Shared;
 pub(crate) use self::telemetry::Telemetry;
 use crate::error::Reason;
@@ -75,6 +75,13 @@ impl Recorder {
     /// Counts something that is neither a request nor a connection's end.
     pub(crate) fn count(&self, event: Event) {
         self.0.shared.metrics.count(event);
+    }
+
+    /// Counts refusals that operators watch for by name.
+    fn refused(&self, reason: Option<Reason>) {
+        if reason == Some(Reason::PlaintextRefused) {
+            self.count(Event::PlaintextRefused);
+        }
     }
 
     /// Our own workload is one end of everything.
@@ -163,6 +170,7 @@ impl HttpRecord {
         }
         let now = Instant::now();
         self.facts.finished = Some(now);
+        self.recorder.refused(self.facts.reason);
         let worker = &self.recorder.0;
         let exemplar = self.facts.trace.recorded_id().map(|id| (id, worker.shared.clock.unix()));
         worker.shard.request(&self.facts, now, exemplar);
@@ -253,6 +261,7 @@ impl TcpRecord {
         self.opened();
         let now = Instant::now();
         self.facts.finished = Some(now);
+        self.recorder.refused(self.facts.reason);
         let worker = &self.recorder.0;
         if let Some(handle) = self.opened.take() {
             worker.shard.tcp_closed(&handle, Outcome::of_connection(self.facts.reason), now);

@@ -1,11 +1,25 @@
 //! What is known of a connection's destination before a byte is read: service or workload, and what it is declared to
 //! speak. It asks discovery and decides nothing else.
 
+use std::sync::Arc;
+
 use weft_model::{AppProtocol, OriginalDst};
 
-use crate::discovery::{Discovery, Resolved};
+use crate::discovery::{Discovery, Resolved, Service, Workload};
 use crate::error::Reason;
-use crate::route::Target;
+
+/// What a connection was found to be addressed to.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    /// The application beside us, at the address it was called by.
+    Application(OriginalDst),
+    /// Something outside the mesh: bytes and requests go to the very address.
+    Passthrough(OriginalDst),
+    /// A service: each request is routed and balanced.
+    Service(Arc<Service>),
+    /// One workload by its own address: identity and policy apply, there is no choice.
+    Workload(Arc<Workload>),
+}
 
 /// A destination and what is known of its protocol.
 #[derive(Clone, Debug)]

@@ -6,24 +6,12 @@ use std::sync::Arc;
 
 use weft_model::policy::{RetryBudget, RetryPolicy};
 use weft_model::route::Timeouts;
-use weft_model::{OriginalDst, PolicyId, ServiceKey};
+use weft_model::{PolicyId, ServiceKey};
 use weft_proxy_core::route::http::{Filters, Pick, RequestView, Rule};
 
-use crate::discovery::{Backend, Service, Workload, WorkloadSnapshot};
+use crate::discovery::{Backend, Service, WorkloadSnapshot};
 use crate::error::Reason;
-
-/// What a connection was found to be addressed to.
-#[derive(Clone, Debug)]
-pub(crate) enum Target {
-    /// The application beside us, at the address it was called by.
-    Application(OriginalDst),
-    /// Something outside the mesh: bytes and requests go to the very address.
-    Passthrough(OriginalDst),
-    /// A service: each request is routed and balanced.
-    Service(Arc<Service>),
-    /// One workload by its own address: identity and policy apply, there is no choice.
-    Workload(Arc<Workload>),
-}
+use crate::resolve::Target;
 
 /// Where something goes, and by which rule.
 #[derive(Clone, Debug)]
@@ -100,7 +88,8 @@ pub(crate) fn tcp(target: &Target) -> Routed {
             let snapshot = service.snapshot();
             let backend = Arc::clone(&snapshot.own);
             let to = To::Backend { backend, client_ip_affinity: snapshot.spec.client_ip_affinity };
-            Routed { service: Some(Arc::clone(service)), ..Routed::plain(to) }
+            let retry_budget = snapshot.spec.retry_budget;
+            Routed { service: Some(Arc::clone(service)), retry_budget, ..Routed::plain(to) }
         }
     }
 }

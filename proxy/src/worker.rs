@@ -8,16 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::LocalSet;
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, interval, timeout};
 use weft_model::{ClientAddr, OriginalDst};
 use weft_proxy_core::limit::Concurrency;
 use weft_runtime::drain::Drain;
 use weft_runtime::task::Tasks;
 use weft_tls::MeshTls;
 
-use crate::accept::{Accepted, Acceptor, Balance, Capture, Handed, Kernel, Side};
+use crate::accept::{Accepted, Acceptor, Balance, Capture, Handed, Limits, OriginalDstSource, Side};
 use crate::config::Config;
 use crate::connect::{Dialer, Handoff};
 use crate::connect::pool::Pool;
@@ -27,7 +27,7 @@ use crate::forward::http::Http;
 use crate::inbound::Inbound;
 use crate::io::Io;
 use crate::outbound::Outbound;
-use crate::record::{Direction, Event, Telemetry};
+use crate::record::{Direction, Event, Gauge, Kind, Telemetry};
 
 /// Sockets on their way to one worker; beyond it the acceptor waits and the kernel queues.
 pub(crate) const HANDED_MAX: usize = 128;
@@ -35,19 +35,49 @@ pub(crate) const HANDED_MAX: usize = 128;
 const HANDOFFS_MAX: usize = 128;
 /// How often idle connections are looked over.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How long connections that are cut may take to end; each needs one turn.
+const LAST_TURN_MAX: Duration = Duration::from_secs(1);
 
 /// What all workers share.
-#[derive(Clone)]
-pub(crate) struct Shared {
+pub(crate) struct Shared<S> {
     pub(crate) config: Arc<Config>,
     pub(crate) discovery: Discovery,
     pub(crate) tls: MeshTls,
     pub(crate) telemetry: Telemetry,
-    pub(crate) connections: Arc<Semaphore>,
+    pub(crate) connections: Arc<Limits>,
     pub(crate) requests: Arc<Concurrency>,
     pub(crate) balance: Arc<Balance>,
-    pub(crate) capture: Arc<Capture<Kernel>>,
+    pub(crate) capture: Arc<Capture<S>>,
     pub(crate) drains: Drains,
+}
+
+impl<S> Clone for Shared<S> {
+    fn clone(&self) -> Self {
+        Self {
+            config: Arc::clone(&self.config),
+            discovery: self.discovery.clone(),
+            tls: self.tls.clone(),
+            telemetry: self.telemetry.clone(),
+            connections: Arc::clone(&self.connections),
+            requests: Arc::clone(&self.requests),
+            balance: Arc::clone(&self.balance),
+            capture: Arc::clone(&self.capture),
+            drains: self.drains.clone(),
+        }
+    }
+}
+
+impl<S> Shared<S> {
+    /// Has what is under way told at each scrape.
+    pub(crate) fn tell_what_is_under_way(&self) {
+        let (balance, requests) = (Arc::clone(&self.balance), Arc::clone(&self.requests));
+        self.telemetry.on_scrape(move |text| {
+            text.family("weft_connections", Kind::Gauge, "Connections being served.");
+            text.sample(&[], balance.total() as u64);
+            text.family("weft_requests_in_flight", Kind::Gauge, "HTTP requests being served.");
+            text.sample(&[], requests.inside());
+        });
+    }
 }
 
 /// The ends that workers watch for.
@@ -59,6 +89,24 @@ pub(crate) struct Drains {
     pub(crate) released: Drain,
     /// Outbound: the application is gone.
     pub(crate) outbound: Drain,
+}
+
+impl Drains {
+    /// What connections of a side hold.
+    fn of(&self, side: Side) -> &Drain {
+        match side {
+            Side::Inbound => &self.inbound,
+            Side::Outbound => &self.outbound,
+        }
+    }
+
+    /// What listeners of a side hold, and stop at.
+    fn stop_of(&self, side: Side) -> &Drain {
+        match side {
+            Side::Inbound => &self.released,
+            Side::Outbound => &self.outbound,
+        }
+    }
 }
 
 /// What one worker has of its own before its thread runs.
@@ -77,12 +125,13 @@ pub(crate) struct Seat {
 ///
 /// # Errors
 /// The runtime or a listener could not be set up.
-pub(crate) fn run(seat: Seat, shared: Shared) -> io::Result<()> {
+pub(crate) fn run<S: OriginalDstSource + 'static>(seat: Seat, shared: Shared<S>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, serve(seat, shared))
 }
 
-async fn serve(seat: Seat, shared: Shared) -> io::Result<()> {
+/// The same on a runtime that is there, within a `LocalSet`.
+pub(crate) async fn serve<S: OriginalDstSource + 'static>(seat: Seat, shared: Shared<S>) -> io::Result<()> {
     let Seat { index, listeners, mut handed, workers } = seat;
     let tasks = Tasks::new();
     shared.telemetry.watch_tasks(tasks.clone());
@@ -96,24 +145,17 @@ async fn serve(seat: Seat, shared: Shared) -> io::Result<()> {
             side,
             worker: index,
             balance: Arc::clone(&shared.balance),
-            limit: Arc::clone(&shared.connections),
+            limit: shared.connections.of(side),
             workers: workers.clone(),
+            drain: shared.drains.of(side).clone(),
+            recorder: stories.http.recorder.clone(),
         };
-        let drains = shared.drains.clone();
-        accepting.spawn_local("accept", async move {
-            let stop = async {
-                match side {
-                    Side::Inbound => drains.released.draining().await,
-                    Side::Outbound => drains.outbound.draining().await,
-                }
-            };
-            acceptor.run(listener, stop).await;
-        });
+        accepting.spawn_local("accept", accept(acceptor, listener, shared.drains.stop_of(side).clone()));
     }
     accepting.close();
     drop(workers);
 
-    let sweeper = tasks.spawn_local("pool-sweep", sweep(Rc::clone(&stories), shared.tls.clone()));
+    let sweeper = tasks.spawn_local("pool-sweep", sweep(Rc::clone(&stories), shared.clone()));
     let ended = async {
         accepting.wait().await;
         shared.drains.inbound.cut().await;
@@ -129,26 +171,38 @@ async fn serve(seat: Seat, shared: Shared) -> io::Result<()> {
         }
     }
     sweeper.abort();
+    tasks.close();
+    // Each was told to cut its connection: without a turn to do so, they would end like orderly ones.
+    drop(timeout(LAST_TURN_MAX, tasks.wait()).await);
     Ok(())
 }
 
+/// One listener's life.
+async fn accept(acceptor: Acceptor, listener: TcpListener, stop: Drain) {
+    // The drain waits until the kernel's queue is empty too.
+    let hold = stop.hold();
+    acceptor.run(listener, stop.draining()).await;
+    drop(hold);
+}
+
 /// The two stories of a worker and what they need to begin.
-struct Stories {
+struct Stories<S> {
     inbound: Rc<Inbound>,
     outbound: Rc<Outbound>,
-    capture: Arc<Capture<Kernel>>,
+    capture: Arc<Capture<S>>,
     http: Rc<Http>,
     drains: Drains,
     tasks: Tasks,
 }
 
-impl Stories {
-    fn new(shared: &Shared, own: mpsc::Sender<Handoff>, tasks: Tasks) -> Self {
+impl<S: OriginalDstSource> Stories<S> {
+    fn new(shared: &Shared<S>, own: mpsc::Sender<Handoff>, tasks: Tasks) -> Self {
         let Shared { config, discovery, tls, telemetry, requests, capture, drains, .. } = shared.clone();
+        let recorder = telemetry.recorder();
         let http = Rc::new(Http {
-            dialer: Dialer { mark: config.socket_mark, tls, own },
+            dialer: Dialer { mark: config.socket_mark, tls, own, recorder: recorder.clone() },
             pool: Pool::new(tasks.clone()),
-            recorder: telemetry.recorder(),
+            recorder,
             requests,
             discovery,
             own: config.workload.clone(),
@@ -166,10 +220,9 @@ impl Stories {
 
     /// Begins the story of an accepted socket.
     fn take(&self, socket: Handed) {
-        let Handed { tcp, client, side, permit, held } = socket;
+        let Handed { tcp, client, side, permit, held, hold } = socket;
         let Ok(tcp) = TcpStream::from_std(tcp) else { return };
         let client = ClientAddr(client);
-        self.http.recorder.count(Event::ConnectionAccepted);
         let dst = match self.capture.original_dst(side, &tcp) {
             Ok(dst) => dst,
             Err(reason) => return self.refuse(side, tcp, client, reason),
@@ -177,14 +230,14 @@ impl Stories {
         let accepted = Accepted { io: tcp.into(), client, dst, permit: Some(permit) };
         match side {
             Side::Inbound => {
-                let (story, hold) = (Rc::clone(&self.inbound), self.drains.inbound.hold());
+                let story = Rc::clone(&self.inbound);
                 self.tasks.spawn_local("inbound", async move {
                     story.serve(accepted).await;
                     drop((held, hold));
                 });
             }
             Side::Outbound => {
-                let (story, hold) = (Rc::clone(&self.outbound), self.drains.outbound.hold());
+                let story = Rc::clone(&self.outbound);
                 self.tasks.spawn_local("outbound", async move {
                     story.serve(accepted).await;
                     drop((held, hold));
@@ -215,11 +268,18 @@ impl Stories {
 }
 
 /// Closes idle connections that have no future.
-async fn sweep(stories: Rc<Stories>, tls: MeshTls) {
+async fn sweep<S>(stories: Rc<Stories<S>>, shared: Shared<S>) {
     let mut turn = interval(SWEEP_EVERY);
+    let mut told = 0;
     loop {
         turn.tick().await;
-        let anchors = tls.anchor_watch();
+        let anchors = shared.tls.anchor_watch();
         stories.http.pool.sweep(Instant::now(), |anchor| anchors.is_trusted(anchor));
+        let idle = i64::try_from(stories.http.pool.idle_len()).unwrap_or(i64::MAX);
+        shared.telemetry.change(Gauge::UpstreamIdle, idle - told);
+        told = idle;
     }
 }
+
+#[cfg(test)]
+mod tests;

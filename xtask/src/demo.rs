@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::workspace::{Workspace, check};
 
 /// The packages whose programs the demo starts.
-const PACKAGES: [&str; 3] = ["weft-cli", "weft-control-plane", "weft-proxy"];
+const PACKAGES: [&str; 4] = ["shop", "weft-cli", "weft-control-plane", "weft-proxy"];
 
 /// Builds the mesh and hands this process over to `weft demo`.
 pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {

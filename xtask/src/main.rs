@@ -7,6 +7,7 @@
 
 mod demo;
 mod r#gen;
+mod measure;
 mod test;
 mod tidy;
 mod workspace;
@@ -23,6 +24,8 @@ Commands:
                  everything CI runs; as root it first installs the system packages that the tests use
   demo [args]    builds the mesh and runs `weft demo [args]` (alias: cargo demo)
   tidy           the order of modules, the size of files, forbidden crates
+  measure [--profile demo|release]
+                 prints each figure beside its limit; fails on one that is missing or exceeded
   gen [--check]  writes the generated code, or checks that it is current
   help           this page
 
@@ -45,6 +48,7 @@ fn dispatch(words: &[&str]) -> anyhow::Result<ExitCode> {
     match words {
         ["test", rest @ ..] => return test::run(rest),
         ["demo", rest @ ..] => demo::run(rest)?,
+        ["measure", rest @ ..] => measure::run(rest)?,
         ["tidy"] => tidy::run(&workspace::root()?)?,
         ["gen"] => r#gen::run(false)?,
         ["gen", "--check"] => r#gen::run(true)?,

@@ -90,10 +90,12 @@ pub struct Retry {
     /// HTTP status codes that are tried again, 400 to 599.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub codes: Vec<u16>,
-    /// gRPC status codes that are tried again, 1 to 16.
+    /// gRPC status codes that are tried again, 1 to 16. Every gRPC call is a POST, so listing any means nonIdempotent too
+    /// (beside codes it must be written out); a connection that fails in flight is then tried again only where 14
+    /// (UNAVAILABLE) is listed, unless onReset says otherwise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grpc_codes: Vec<u16>,
-    /// Whether a connection that fails in flight is tried again; true by default.
+    /// Whether a connection that fails in flight is tried again; true by default, with grpcCodes only where these list 14.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_reset: Option<bool>,
     /// How many further attempts at most; 2 by default.
@@ -103,7 +105,7 @@ pub struct Retry {
     /// Shortest pause before a further attempt; 25ms by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Duration>,
-    /// Whether methods that are not idempotent are tried again too; false by default.
+    /// Whether methods that are not idempotent are tried again too; false by default, true where grpcCodes are listed.
     #[serde(default)]
     pub non_idempotent: bool,
 }

@@ -11,8 +11,6 @@ use weft_model::resources::{Resource, ResourceKey, Update};
 
 use crate::proxy::v1 as wire;
 
-/// How much of everything one message may hold.
-pub mod bounds;
 mod endpoint;
 mod field;
 mod inbound;
@@ -22,6 +20,8 @@ mod route;
 mod service;
 
 pub use invalid::{Invalid, Problem};
+/// How much of everything one message may hold.
+pub use weft_model::bounds;
 
 use field::{At as _, list, required, text};
 

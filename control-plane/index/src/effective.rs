@@ -5,7 +5,7 @@ mod inbound;
 mod mesh;
 mod service;
 
-pub(crate) use inbound::{InboundParts, authz, inbound, port_facts};
+pub(crate) use inbound::{InboundParts, authz, bounded, inbound, known_ports, port_facts};
 pub(crate) use mesh::{EffectiveMesh, mesh, wide};
 pub(crate) use service::{ServiceParts, attached_routes, service_spec, traffic_for};
 

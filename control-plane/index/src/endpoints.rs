@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use weft_model::EndpointSpec;
+use weft_model::bounds::ENDPOINTS_MAX;
 
 use crate::object::Name;
 
@@ -46,6 +47,7 @@ impl EndpointSet {
             self.by_source.insert(source.clone(), now.keys().copied().collect());
         }
         let mut now = now;
+        let was_cut = self.is_cut();
         for addr in touched {
             let was = self.get(addr).cloned();
             let said = self.by_addr.entry(addr).or_default();
@@ -64,11 +66,24 @@ impl EndpointSet {
                 self.remember(version, addr);
             }
         }
+        if was_cut || self.is_cut() {
+            // What falls behind the cut, or comes before it, is in no log.
+            self.floor = version;
+        }
     }
 
-    /// Every endpoint, by address.
+    /// How many there are; more than [`ENDPOINTS_MAX`] are not told.
+    pub(crate) fn len(&self) -> usize {
+        self.by_addr.len()
+    }
+
+    fn is_cut(&self) -> bool {
+        self.len() > ENDPOINTS_MAX
+    }
+
+    /// Every endpoint, by address; at most [`ENDPOINTS_MAX`].
     pub(crate) fn iter(&self) -> impl Iterator<Item = &EndpointSpec> {
-        self.by_addr.values().filter_map(|said| said.values().next())
+        self.by_addr.values().filter_map(|said| said.values().next()).take(ENDPOINTS_MAX)
     }
 
     /// Who says anything.
@@ -158,6 +173,23 @@ mod tests {
         assert_eq!(set.iter().map(|e| e.weight).collect::<Vec<_>>(), [5]);
         set.replace(&slice, vec![], 4);
         assert_eq!(set.iter().count(), 0);
+    }
+
+    #[test]
+    fn more_than_one_answer_holds_are_cut_and_told_as_a_whole() {
+        let wide = |host: usize| {
+            let ip = u32::from(std::net::Ipv4Addr::new(10, 0, 0, 0)) + u32::try_from(host).unwrap();
+            EndpointSpec { addr: EndpointAddr((std::net::Ipv4Addr::from(ip), 80).into()), ..endpoint(0, 1) }
+        };
+        let mut set = EndpointSet::new(1);
+        set.replace(&source("a"), (1..=ENDPOINTS_MAX).map(wide).collect(), 1);
+        assert_eq!((set.iter().count(), set.since(1).is_some()), (ENDPOINTS_MAX, true));
+        set.replace(&source("b"), vec![wide(0)], 2);
+        assert_eq!((set.len(), set.iter().count()), (ENDPOINTS_MAX + 1, ENDPOINTS_MAX));
+        assert_eq!(set.since(1), None, "the last one fell out, which no delta says");
+        assert_eq!(set.since(2), Some((vec![], vec![])));
+        set.replace(&source("b"), vec![], 3);
+        assert_eq!((set.iter().count(), set.since(2)), (ENDPOINTS_MAX, None), "and came back");
     }
 
     #[test]

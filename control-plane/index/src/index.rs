@@ -16,6 +16,7 @@ use weft_model::{ServiceKey, SpiffeId, TrustDomain, WorkloadName};
 
 use self::links::Links;
 use crate::endpoints::EndpointSet;
+use crate::networks::Networks;
 use crate::object::Name;
 use crate::policies::authorization::AuthzEntry;
 use crate::policies::mesh::MeshEntry;
@@ -55,6 +56,8 @@ pub struct Index {
     mesh: Table<MeshEntry>,
     services_by_ip: Links<IpAddr>,
     workloads_by_ip: Links<IpAddr>,
+    slices_by_ip: Links<IpAddr>,
+    networks: Networks,
     routes_by_parent: Links<Name>,
     routes_by_backend: Links<Name>,
     traffic_by_service: Links<Name>,
@@ -80,7 +83,9 @@ struct Slot<E> {
 impl Index {
     /// An empty index.
     pub fn new(config: IndexConfig) -> Self {
-        Self { config, ..Self::default() }
+        let mut index = Self { config, ..Self::default() };
+        index.configure_networks();
+        index
     }
 
     /// The version of the latest change.

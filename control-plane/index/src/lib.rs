@@ -6,6 +6,7 @@
 //! understood leaves the last good version in force, and denies where it was to decide about access; every answer is
 //! the same whether the resources came one by one or all at once.
 
+mod networks;
 mod object;
 mod problem;
 mod read;

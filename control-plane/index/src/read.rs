@@ -22,6 +22,19 @@ impl<E> Read<E> {
     }
 }
 
+/// Whether a list is short enough for an answer; else what is wrong with it.
+pub(crate) fn at_most(count: usize, max: usize) -> Result<(), String> {
+    if count > max { Err(format!("{count} of them are more than {max}")) } else { Ok(()) }
+}
+
+/// Whether a text is short enough for an answer, and only a text; else what is wrong with it.
+pub(crate) fn plain(text: &str, bytes_max: usize) -> Result<(), String> {
+    if text.len() > bytes_max {
+        return Err(format!("{} bytes are longer than {bytes_max}", text.len()));
+    }
+    if text.chars().any(char::is_control) { Err("has control characters".to_owned()) } else { Ok(()) }
+}
+
 /// When a resource was created, in seconds since 1970; 0 where nothing says so.
 pub(crate) fn created(meta: &ObjectMeta) -> i64 {
     meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second())

@@ -8,15 +8,16 @@ use gateway_api::experimental::httproutes as api;
 use http::Method;
 use weft_crds::parse_duration;
 use weft_model::PolicyId;
+use weft_model::bounds::{DEADLINE_MAX, KNOB_MAX, RULES_MAX, WEIGHT_MAX};
 use weft_model::policy::RetryPolicy;
 use weft_model::route::{HeaderMatch, HttpFilter, HttpMatch, HttpRule, PathMatch, QueryMatch, Timeouts};
 
 use crate::object::{Kind, Name};
-use crate::policies::traffic::KNOB_MAX;
 use crate::problem::Problem;
-use crate::read::{Read, created, port};
+use crate::read::{Read, at_most, created, port};
 
 mod filters;
+mod limits;
 
 /// How long "no deadline" (`0s`) is where a wider default must not apply instead: longer than anything lives.
 const NO_DEADLINE: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -79,9 +80,24 @@ pub(crate) fn read(name: &Name, route: &api::HttpRoute) -> Read<RouteEntry> {
         let message = "not looked at: a Service is chosen by address, never by Host";
         problems.push(Problem::notice("spec.hostnames", message));
     }
+    let written = route.spec.rules.as_deref().unwrap_or_default();
+    if let Err(message) = at_most(written.len(), RULES_MAX) {
+        problems.push(Problem::refused("spec.rules", message));
+        return Read { entry: None, problems };
+    }
     let mut rules = Vec::new();
-    for (i, written) in route.spec.rules.iter().flatten().enumerate() {
-        rules.extend(rule(name, written, &format!("spec.rules[{i}]"), &mut problems));
+    let mut fits = true;
+    for (i, written) in written.iter().enumerate() {
+        let field = format!("spec.rules[{i}]");
+        let Some(rule) = rule(name, written, &field, &mut problems) else { continue };
+        if let Err((at, message)) = limits::check(&rule) {
+            problems.push(Problem::refused(format!("{field}.{at}"), message));
+            fits = false;
+        }
+        rules.push(rule);
+    }
+    if !fits {
+        return Read { entry: None, problems };
     }
     let id = PolicyId::new(Kind::HttpRoute.as_str(), &name.namespace, &name.name);
     let created = created(&route.metadata);
@@ -145,7 +161,7 @@ fn rule(route: &Name, written: &api::HttpRouteRules, field: &str, problems: &mut
         let message = "no backend: its requests are answered 500";
         problems.push(Problem::notice(format!("{field}.backendRefs"), message));
     }
-    let name = written.name.as_deref().map(Arc::from);
+    let name = written.name.as_deref().filter(|name| !name.is_empty()).map(Arc::from);
     let filters = if broken { Vec::new() } else { filters };
     Some(RuleEntry { rule: HttpRule { name, matches, filters, backends: Vec::new(), timeouts, retry }, backends })
 }
@@ -213,6 +229,11 @@ fn timeouts(written: Option<&api::HttpRouteRulesTimeouts>, field: &str, problems
     let mut read = |text: Option<&str>, name: &str| match text.map(parse_duration) {
         None => None,
         Some(Ok(Duration::ZERO)) => Some(NO_DEADLINE),
+        Some(Ok(duration)) if duration > DEADLINE_MAX => {
+            let message = format!("longer than {} h; it is left out", DEADLINE_MAX.as_secs() / 3_600);
+            problems.push(Problem::refused(format!("{field}.timeouts.{name}"), message));
+            None
+        }
         Some(Ok(duration)) => Some(duration),
         Some(Err(error)) => {
             problems.push(Problem::refused(format!("{field}.timeouts.{name}"), format!("{error}; it is left out")));
@@ -292,7 +313,11 @@ fn backends(
                 None
             }
         };
-        let weight = backend.weight.map_or(1, |weight| u32::try_from(weight).unwrap_or(0).min(1_000_000));
+        let weight = backend.weight.map_or(1, |weight| u32::try_from(weight).unwrap_or(0).min(WEIGHT_MAX));
+        if backend.weight.is_some_and(|written| i64::from(written) != i64::from(weight)) {
+            let message = format!("not within 0 to {WEIGHT_MAX}; {weight} is taken");
+            problems.push(Problem::refused(format!("{field}.weight"), message));
+        }
         let target = if broken { None } else { target };
         let filters = if broken { Vec::new() } else { filters };
         backends.push(BackendEntry { target, weight, filters, field });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use weft_model::identity::is_dns_label;
 use weft_model::{AppProtocol, ServiceKey};
 
 use crate::object::Name;
@@ -80,6 +81,10 @@ pub(crate) fn read(name: &Name, service: &Service) -> Read<ServiceEntry> {
     let Some(spec) = &service.spec else {
         return Read::refused(Problem::refused("spec", "a Service without spec says nothing"));
     };
+    if !is_dns_label(&name.name) {
+        let message = "not a DNS label (at most 63 lower-case letters, digits and '-'), as a Service's name is";
+        return Read::refused(Problem::refused("metadata.name", message));
+    }
     let mut problems = Vec::new();
     if spec.type_.as_deref() == Some("ExternalName") {
         problems.push(Problem::refused("spec.type", "ExternalName is only a DNS alias; the mesh does not route it"));

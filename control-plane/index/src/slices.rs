@@ -4,11 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use weft_model::bounds::{ENDPOINTS_MAX, NAME_BYTES_MAX};
 use weft_model::{EndpointAddr, EndpointSpec, Health};
 
 use crate::object::Name;
 use crate::problem::Problem;
-use crate::read::{Read, dialable, port};
+use crate::read::{Read, at_most, dialable, plain, port};
 
 /// The label that says whose endpoints a slice has.
 pub(crate) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -32,6 +33,11 @@ pub(crate) struct SliceEndpoint {
 }
 
 impl SliceEntry {
+    /// Every address that it names, ready or not.
+    pub(crate) fn ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.endpoints.iter().flat_map(|endpoint| endpoint.ips.iter().copied())
+    }
+
     /// Its endpoints for a Service's port of this name.
     pub(crate) fn endpoints(&self, port_name: Option<&str>, publish_not_ready: bool) -> Vec<EndpointSpec> {
         let called = |name: &Option<Arc<str>>| name.as_deref().unwrap_or_default() == port_name.unwrap_or_default();
@@ -76,8 +82,15 @@ pub(crate) fn read(name: &Name, slice: &EndpointSlice) -> Read<SliceEntry> {
             None => problems.push(Problem::refused(format!("ports[{i}].port"), "not a port; it is left out")),
         }
     }
+    let count = slice.endpoints.iter().map(|endpoint| endpoint.addresses.len()).sum();
+    if let Err(message) = at_most(count, ENDPOINTS_MAX) {
+        return Read::refused(Problem::refused("endpoints", message));
+    }
     let mut endpoints = Vec::new();
     for (i, written) in slice.endpoints.iter().enumerate() {
+        if let Err(message) = plain(written.zone.as_deref().unwrap_or_default(), NAME_BYTES_MAX) {
+            return Read::refused(Problem::refused(format!("endpoints[{i}].zone"), message));
+        }
         let mut ips = Vec::new();
         for (j, text) in written.addresses.iter().enumerate() {
             match dialable(text) {
@@ -85,7 +98,11 @@ pub(crate) fn read(name: &Name, slice: &EndpointSlice) -> Read<SliceEntry> {
                 Err(message) => problems.push(Problem::refused(format!("endpoints[{i}].addresses[{j}]"), message)),
             }
         }
-        endpoints.push(SliceEndpoint { ips, zone: written.zone.as_deref().map(Arc::from), health: health(written) });
+        endpoints.push(SliceEndpoint {
+            ips,
+            zone: written.zone.as_deref().filter(|zone| !zone.is_empty()).map(Arc::from),
+            health: health(written),
+        });
     }
     let service = Name { namespace: Arc::clone(&name.namespace), name: Arc::from(service.as_str()) };
     Read { entry: Some(SliceEntry { service, ports, endpoints }), problems }

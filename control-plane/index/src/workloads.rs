@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use weft_crds::Workload;
+use weft_crds::{Workload, WorkloadSpec};
+use weft_model::bounds::{INBOUND_PORTS_MAX, NAME_BYTES_MAX, OPEN_PATHS_MAX, PATH_BYTES_MAX, WEIGHT_MAX};
 use weft_model::{AppProtocol, EndpointAddr, EndpointSpec, Health, SpiffeId, WorkloadName};
 
 use crate::index::IndexConfig;
 use crate::object::Name;
 use crate::problem::Problem;
-use crate::read::{Read, dialable};
+use crate::read::{Read, at_most, dialable, plain};
 use crate::services::{PortEntry, Target};
 
 /// A Workload, as it is meant.
@@ -84,6 +85,9 @@ pub(crate) fn read(name: &Name, workload: &Workload, config: &IndexConfig) -> Re
         Ok(identity) => identity,
         Err(error) => return Read::refused(Problem::refused("spec.serviceAccount", error.to_string())),
     };
+    if let Err((field, message)) = fits(spec) {
+        return Read::refused(Problem::refused(field, message));
+    }
     let mut problems = Vec::new();
     let mut ports = BTreeMap::new();
     for (i, port) in spec.ports.iter().enumerate() {
@@ -100,10 +104,18 @@ pub(crate) fn read(name: &Name, workload: &Workload, config: &IndexConfig) -> Re
     for (i, probe) in spec.probes.iter().enumerate() {
         if probe.path.starts_with('/') && probe.port != 0 {
             probes.entry(probe.port).or_default().insert(Arc::from(probe.path.as_str()));
+            if probes.get(&probe.port).is_some_and(|paths| paths.len() > OPEN_PATHS_MAX) {
+                let message = format!("port {} has more than {OPEN_PATHS_MAX} paths", probe.port);
+                return Read::refused(Problem::refused(format!("spec.probes[{i}]"), message));
+            }
         } else {
             let message = "a probe has a port and a path that begins with '/'; this one is left out";
             problems.push(Problem::refused(format!("spec.probes[{i}]"), message));
         }
+    }
+    if spec.weight > WEIGHT_MAX {
+        let message = format!("more than {WEIGHT_MAX}, which is taken instead");
+        problems.push(Problem::refused("spec.weight", message));
     }
     if spec.weight == 0 {
         problems.push(Problem::refused("spec.weight", "0 is taken as 1; to take it out of service set ready: false"));
@@ -119,9 +131,23 @@ pub(crate) fn read(name: &Name, workload: &Workload, config: &IndexConfig) -> Re
         skip: spec.skip_inbound_ports.iter().copied().collect(),
         ready: spec.ready,
         terminating: spec.terminating,
-        weight: spec.weight.clamp(1, 1_000_000),
-        zone: spec.zone.as_deref().map(Arc::from),
+        weight: spec.weight.clamp(1, WEIGHT_MAX),
+        zone: spec.zone.as_deref().filter(|zone| !zone.is_empty()).map(Arc::from),
         probes,
     };
     Read { entry: Some(entry), problems }
+}
+
+/// Whether answers have room for what a workload says: one that they have not would cost its Services' clients all the
+/// other endpoints too.
+fn fits(spec: &WorkloadSpec) -> Result<(), (String, String)> {
+    let at = |field: &str, fits: Result<(), String>| fits.map_err(|message| (format!("spec.{field}"), message));
+    at("ports", at_most(spec.ports.len(), INBOUND_PORTS_MAX))?;
+    at("probes", at_most(spec.probes.len(), INBOUND_PORTS_MAX))?;
+    at("zone", plain(spec.zone.as_deref().unwrap_or_default(), NAME_BYTES_MAX))?;
+    at("uid", plain(spec.uid.as_deref().unwrap_or_default(), NAME_BYTES_MAX))?;
+    for (i, probe) in spec.probes.iter().enumerate() {
+        at(&format!("probes[{i}].path"), plain(&probe.path, PATH_BYTES_MAX))?;
+    }
+    Ok(())
 }

@@ -77,10 +77,10 @@ fn rotation_json(authority: &Authority, hub: &Hub, clock: &WallClock) -> String 
     let now = clock.unix_seconds();
     let pending = hub.without_anchors(now);
     let rotation = authority.rotation();
-    let state = format!("{rotation:?}");
-    let state = state.split([' ', '{', '(']).next().unwrap_or_default().to_owned();
     serde_json::json!({
-        "state": state,
+        "state": rotation.name(),
+        "meaning": rotation.meaning(),
+        "oldAnchor": rotation.old().map(|anchor| anchor.to_string()),
         "anchors": authority.bundle().anchors().iter().map(|anchor| anchor.id().to_string()).collect::<Vec<_>>(),
         "proxiesWithoutBundle": pending,
         "waitsFor": rotation.waits_for(Acknowledgements { pending }, now),

@@ -7,7 +7,7 @@
 use rcgen::{PublicKeyData, SubjectPublicKeyInfo};
 use ring::digest;
 use weft_model::SpiffeId;
-use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::certification_request::{X509CertificationRequest, X509CertificationRequestInfo};
 use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
@@ -42,18 +42,7 @@ impl CheckedRequest {
             return Err(CsrError::WeakKey);
         }
         csr.verify_signature().ok().ok_or(CsrError::Signature)?;
-        for attribute in info.iter_attributes() {
-            match attribute.parsed_attribute() {
-                ParsedCriAttribute::ExtensionRequest(requested) => {
-                    for extension in &requested.extensions {
-                        check_extension(extension.parsed_extension(), identity)?;
-                    }
-                }
-                ParsedCriAttribute::ChallengePassword(_) | ParsedCriAttribute::UnsupportedAttribute => {
-                    return Err(CsrError::Unexpected);
-                }
-            }
-        }
+        check_attributes(info, identity)?;
         Ok(Self { public_key })
     }
 
@@ -63,6 +52,24 @@ impl CheckedRequest {
         hash.copy_from_slice(digest::digest(&digest::SHA256, &self.public_key.subject_public_key_info()).as_ref());
         hash
     }
+}
+
+/// Checks what a request asks for beside its key. Apart from [`CheckedRequest::check`] only so that fuzzing gets behind
+/// the signature.
+pub(crate) fn check_attributes(info: &X509CertificationRequestInfo<'_>, identity: &SpiffeId) -> Result<(), CsrError> {
+    for attribute in info.iter_attributes() {
+        match attribute.parsed_attribute() {
+            ParsedCriAttribute::ExtensionRequest(requested) => {
+                for extension in &requested.extensions {
+                    check_extension(extension.parsed_extension(), identity)?;
+                }
+            }
+            ParsedCriAttribute::ChallengePassword(_) | ParsedCriAttribute::UnsupportedAttribute => {
+                return Err(CsrError::Unexpected);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_extension(extension: &ParsedExtension<'_>, identity: &SpiffeId) -> Result<(), CsrError> {

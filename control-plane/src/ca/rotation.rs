@@ -47,6 +47,32 @@ pub enum Step {
 }
 
 impl Rotation {
+    /// The state's name, as the admin page says it: `Steady`, `Overlap` or `Retiring`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Overlap { .. } => "Overlap",
+            Self::Retiring { .. } => "Retiring",
+            Self::Steady => "Steady",
+        }
+    }
+
+    /// What holds in this state, in words.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Overlap { .. } => "both anchors are trusted, the old one's issuer signs",
+            Self::Retiring { .. } => "both anchors are trusted, the new one's issuer signs",
+            Self::Steady => "one issuer signs, nothing is being replaced",
+        }
+    }
+
+    /// The anchor that is to go.
+    pub const fn old(self) -> Option<AnchorId> {
+        match self {
+            Self::Overlap { old, .. } | Self::Retiring { old, .. } => Some(old),
+            Self::Steady => None,
+        }
+    }
+
     /// The step that may be made now.
     pub fn step(self, acknowledgements: Acknowledgements, now_unix_s: u64) -> Step {
         match self {
@@ -108,6 +134,13 @@ mod tests {
             (retiring, NONE, 101, Step::Retire),
         ] {
             assert_eq!(state.step(acknowledgements, now), step, "{state:?} {acknowledgements:?} {now}");
+            let shown = [state.name(), if state.old().is_some() { "old" } else { "" }];
+            let expected = match state {
+                Rotation::Overlap { .. } => ["Overlap", "old"],
+                Rotation::Retiring { .. } => ["Retiring", "old"],
+                Rotation::Steady => ["Steady", ""],
+            };
+            assert_eq!(shown, expected);
             let says_why = !state.waits_for(acknowledgements, now).is_empty();
             assert_eq!(says_why, step == Step::Wait && state != Rotation::Steady, "{state:?} {now}");
         }

@@ -180,6 +180,7 @@ impl State {
     }
 
     fn value(&self, watched: &Watched, version: u64) -> Value {
+        self.answers_computed.inc();
         let resource = match watched {
             Watched::Destination(addr) => Resource::Destination(self.index.destination(*addr)),
             Watched::Endpoints(key) => return Value::Endpoints(self.index.endpoints(key, Some(u64::MAX)).policy),

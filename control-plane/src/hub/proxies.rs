@@ -325,6 +325,12 @@ impl State {
 }
 
 impl Subscription {
+    /// How many acknowledgements are waited for.
+    #[cfg(test)]
+    pub(super) fn owed_len(&self) -> usize {
+        self.owed.len()
+    }
+
     /// Whether anything of this was ever sent.
     pub(super) fn was_told(&self) -> bool {
         self.told > 0
@@ -341,6 +347,12 @@ impl Proxy {
         }
         self.make_due(key);
         usize::from(waits)
+    }
+
+    /// How many answers are to be sent.
+    #[cfg(test)]
+    pub(super) fn due_len(&self) -> usize {
+        self.due.len()
     }
 
     fn make_due(&mut self, key: &ResourceKey) {

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
+use weft_model::resources::Update;
 use weft_proto::MESSAGE_BYTES_MAX;
 use weft_proto::convert::{self, Hello};
 use weft_proto::proxy::v1::mesh_server::{Mesh, MeshServer};
@@ -134,7 +136,12 @@ impl Watch {
             tokio::select! {
                 permit = self.responses.reserve(), if has_due => match permit {
                     Ok(permit) => match hub.next(id) {
-                        Some(update) => permit.send(Ok(WatchResponse::from(&*update))),
+                        Some(update) => match response(&update) {
+                            Ok(response) => permit.send(Ok(response)),
+                            Err(too_large) => if let Err(refused) = hub.request(id, too_large) {
+                                break Some(status(&refused));
+                            },
+                        },
                         None => has_due = false,
                     },
                     Err(_closed) => break None,
@@ -159,6 +166,18 @@ impl Watch {
         }
         drop(self.guard);
     }
+}
+
+/// The message of an answer. One that is larger than proxies read would end the stream, and the next stream too: it
+/// counts as refused by this proxy, which keeps what it has, and shows as that in the status.
+fn response(update: &Update) -> Result<WatchResponse, convert::Request> {
+    let response = WatchResponse::from(update);
+    let bytes = response.encoded_len();
+    if bytes <= MESSAGE_BYTES_MAX {
+        return Ok(response);
+    }
+    let reason = format!("not sent: {bytes} bytes are more than the {MESSAGE_BYTES_MAX} of one message");
+    Err(convert::Request::Nack { key: update.key.clone(), version: update.version, reason })
 }
 
 fn take(hub: &Hub, id: u64, message: WatchRequest) -> Result<(), Status> {

@@ -15,27 +15,27 @@ use self::path::FieldPath;
 
 /// What a document is.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Document {
+pub(crate) struct Document {
     /// The line it begins in, from 1.
-    pub(super) line: u64,
-    pub(super) read: Result<Box<Object>, DocumentError>,
+    pub(crate) line: u64,
+    pub(crate) read: Result<Box<Object>, DocumentError>,
 }
 
 /// Why a document is not a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct DocumentError {
-    pub(super) line: u64,
-    pub(super) column: u64,
-    pub(super) field: String,
-    pub(super) message: String,
+pub(crate) struct DocumentError {
+    pub(crate) line: u64,
+    pub(crate) column: u64,
+    pub(crate) field: String,
+    pub(crate) message: String,
     /// Which resource it would be, where that much could be read.
-    pub(super) object: Option<ObjectKey>,
+    pub(crate) object: Option<ObjectKey>,
     /// It is well-formed, and of a kind that is not ours.
-    pub(super) foreign: bool,
+    pub(crate) foreign: bool,
 }
 
 /// Reads every document of a file.
-pub(super) fn documents(text: &str) -> Vec<Document> {
+pub(crate) fn documents(text: &str) -> Vec<Document> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     split(text)
         .into_iter()

@@ -97,7 +97,15 @@ impl Breaker {
         }
     }
 
-    pub(crate) fn on_failure(&self, trial: bool, ejection: &Ejection, outliers: &Outliers, now_ms: u64, roll: u64) {
+    /// `true`: this failure ejected it, for the first time or again.
+    pub(crate) fn on_failure(
+        &self,
+        trial: bool,
+        ejection: &Ejection,
+        outliers: &Outliers,
+        now_ms: u64,
+        roll: u64,
+    ) -> bool {
         let until_ms = |again: u8| now_ms.saturating_add(millis(length(ejection, again, roll)));
         let counted = self.update(|state| match state.phase {
             Phase::Closed => Some(State { failures: state.failures.saturating_add(1), ..state }),
@@ -110,16 +118,21 @@ impl Breaker {
         let reached = |state: State| {
             state.phase == Phase::Closed && u32::from(state.failures.saturating_add(1)) >= ejection.consecutive_failures
         };
+        if counted.is_some_and(|state| state.phase == Phase::Trial) {
+            return true;
+        }
         if !counted.is_some_and(reached) || !outliers.try_eject(ejection.max_ejected_percent) {
-            return;
+            return false;
         }
         // The place is taken; give it back if somebody else closed, ejected or retired the endpoint meanwhile.
         let still_failing =
             |state: State| state.phase == Phase::Closed && u32::from(state.failures) >= ejection.consecutive_failures;
         let ejected = State { phase: Phase::Ejected, failures: 0, again: 0, until_ms: until_ms(0) };
-        if self.update(|state| still_failing(state).then_some(ejected)).is_none() {
+        let done = self.update(|state| still_failing(state).then_some(ejected)).is_some();
+        if !done {
             outliers.restore();
         }
+        done
     }
 
     /// The endpoint is withdrawn: it leaves the count, and nothing changes any more.

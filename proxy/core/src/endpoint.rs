@@ -109,7 +109,7 @@ impl Endpoint {
     /// Begins a request; `trial` if it is the one that the breaker has just let through.
     pub(crate) fn enter(self: &Arc<Self>, now: Instant, trial: bool) -> InFlight {
         self.seen.counters.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight { endpoint: Arc::clone(self), started: now, measured: false, trial, open: true }
+        InFlight { endpoint: Arc::clone(self), started: now, measured: false, trial, open: true, ejected: false }
     }
 
     pub(crate) fn breaker(&self) -> &Breaker {
@@ -140,6 +140,7 @@ impl fmt::Debug for Endpoint {
 /// a client that gives up says nothing about the server.
 #[derive(Debug)]
 #[must_use = "dropping it ends the request"]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of one request; every combination occurs")]
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
     started: Instant,
@@ -147,6 +148,7 @@ pub struct InFlight {
     trial: bool,
     /// Whether the outcome is still to be reported.
     open: bool,
+    ejected: bool,
 }
 
 impl InFlight {
@@ -197,10 +199,17 @@ impl InFlight {
         let (breaker, now_ms) = (&seen.counters.breaker, seen.epoch.ms(now));
         match (class, &policy.ejection) {
             (Class::Success, _) => breaker.on_success(self.trial, &seen.outliers),
-            (Class::Failure, Some(ejection)) => breaker.on_failure(self.trial, ejection, &seen.outliers, now_ms, roll),
+            (Class::Failure, Some(ejection)) => {
+                self.ejected = breaker.on_failure(self.trial, ejection, &seen.outliers, now_ms, roll);
+            }
             (Class::Failure, None) if self.trial => breaker.abandon_trial(),
             (Class::Failure, None) => {}
         }
+    }
+
+    /// Whether the report was the failure that ejected the endpoint.
+    pub fn has_ejected(&self) -> bool {
+        self.ejected
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 use weft_runtime::task::Tasks;
 
@@ -13,12 +14,18 @@ use crate::io::Io;
 
 /// How much of one stream may wait for a slow reader: RFC 9113's own default, so that a stalled body costs no more.
 pub(crate) const STREAM_WINDOW: u32 = 65_535;
-/// How much of all streams of a connection may be under way (reference value of the field: 1 MiB).
-pub(crate) const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Streams of one connection at once (the field's usual bound); what is beyond waits.
+pub(crate) const STREAMS_MAX: u32 = 1000;
+/// How much of all streams of a connection may be under way: as much as all of them may. With less, a few streams whose
+/// readers have stopped would take the window from their siblings (semantics 17).
+pub(crate) const CONNECTION_WINDOW: u32 = STREAMS_MAX * STREAM_WINDOW;
 /// How much of one stream is buffered towards a peer that gives no window.
 pub(crate) const SEND_BUFFER: usize = 64 * 1024;
 /// Larger heads are refused with 431 (design §6).
 pub(crate) const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
+/// The crate answers 431 by itself and tells nobody. It is given a larger limit, so that we see what is beyond ours, and
+/// count it; only beyond this one it is the crate that answers.
+pub(crate) const HEADER_LIST_BYTES_READ: u32 = 2 * HEADER_LIST_BYTES_MAX;
 /// Streams taken to be allowed until the peer's SETTINGS say how many.
 const STREAMS_BEFORE_SETTINGS: usize = 100;
 /// How often a connection with streams is probed, and how long the answer may take: a vanished peer is found within
@@ -31,6 +38,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) struct H2Connection {
     send: SendRequest<Bytes>,
     shared: Rc<Shared>,
+    driver: AbortHandle,
 }
 
 #[derive(Debug)]
@@ -91,8 +99,8 @@ impl H2Connection {
         let (send, connection) = builder.handshake::<_, Bytes>(io).await?;
         let shared =
             Rc::new(Shared { usable: Cell::new(true), active: Cell::new(0), idle_since: Cell::new(Instant::now()) });
-        tasks.spawn_local("h2-upstream", drive(connection, Rc::clone(&shared)));
-        Ok(Self { send, shared })
+        let driver = tasks.spawn_local("h2-upstream", drive(connection, Rc::clone(&shared)));
+        Ok(Self { send, shared, driver })
     }
 
     /// A place for one more request, unless the connection is on its way out.
@@ -106,7 +114,18 @@ impl H2Connection {
 
     /// Whether the peer allows a further stream at once.
     pub(crate) fn has_room(&self) -> bool {
-        self.shared.active.get() < self.send.current_max_send_streams()
+        self.active() < self.send.current_max_send_streams().min(STREAMS_MAX as usize)
+    }
+
+    /// How many requests it carries.
+    pub(crate) fn active(&self) -> usize {
+        self.shared.active.get()
+    }
+
+    /// Ends it where it stands, with all requests that it carries.
+    pub(crate) fn cut(&self) {
+        self.shared.usable.set(false);
+        self.driver.abort();
     }
 
     /// Whether new requests may use it.

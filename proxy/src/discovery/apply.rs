@@ -128,7 +128,7 @@ impl Books {
                         same.apply(workload, now);
                         Arc::clone(same)
                     }
-                    None => Arc::new(Workload::new(addr, workload, now)),
+                    None => Arc::new(Workload::new(workload, now)),
                 };
                 (Answer::Workload(workload), None)
             }

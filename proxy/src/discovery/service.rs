@@ -1,7 +1,7 @@
 //! What workers hold: services, their backends, workloads, and what was told about ourselves and the mesh. Each is an
 //! identity with a snapshot inside; only [`super::apply`] publishes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -105,10 +105,7 @@ impl Backend {
 /// A workload that is dialled by its own address.
 #[derive(Debug)]
 pub(crate) struct Workload {
-    addr: SocketAddr,
     config: Live<WorkloadSnapshot>,
-    /// What retries may cost, over all workers.
-    pub(crate) budget: Budget,
     /// Whether it was seen to speak first.
     pub(crate) learned: ServerFirst,
 }
@@ -123,10 +120,10 @@ pub(crate) struct WorkloadSnapshot {
 }
 
 impl Workload {
-    pub(super) fn new(addr: SocketAddr, destination: WorkloadDestination, now: Instant) -> Self {
+    pub(super) fn new(destination: WorkloadDestination, now: Instant) -> Self {
         let endpoints = EndpointSet::single(destination.endpoint.clone(), BackendPolicy::default(), now);
         let config = Live::new(WorkloadSnapshot { destination, endpoints });
-        Self { addr, config, budget: Budget::new(now), learned: ServerFirst::new(now) }
+        Self { config, learned: ServerFirst::new(now) }
     }
 
     pub(super) fn apply(&self, destination: WorkloadDestination, now: Instant) {
@@ -146,11 +143,6 @@ impl Workload {
     fn next(&self, upserted: Vec<weft_model::EndpointSpec>, now: Instant) -> EndpointSet {
         let delta = EndpointsDelta { reset: true, upserted, removed: Vec::new(), policy: BackendPolicy::default() };
         EndpointSet::build(Some(&self.config.get().endpoints), &delta, now)
-    }
-
-    /// Its address and the port that was dialled.
-    pub(crate) fn addr(&self) -> SocketAddr {
-        self.addr
     }
 
     /// What is there now.

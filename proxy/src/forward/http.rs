@@ -9,6 +9,7 @@ mod headers;
 mod http1;
 mod http2;
 mod message;
+mod replay;
 mod responder;
 mod upstream;
 
@@ -24,7 +25,7 @@ use crate::connect::Dialer;
 use crate::connect::pool::Pool;
 use crate::discovery::{Discovery, Inbound};
 use crate::record::{Direction, Recorder};
-use crate::route::Target;
+use crate::resolve::Target;
 
 /// What a worker serves HTTP with.
 #[derive(Debug)]
@@ -106,6 +107,9 @@ impl Http {
 }
 
 pub(crate) use self::http1::Http1End;
+
+#[cfg(test)]
+mod tests;
 
 /// Serves one HTTP/1 connection to its end.
 pub(crate) async fn serve_http1(http: &Rc<Http>, io: crate::io::Io, session: &Session) -> Http1End {

@@ -6,7 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
+use weft_tls::StreamEnd;
 
+use crate::error::Reason;
 use crate::io::{Io, poll_read_with};
 
 /// Why a copy ended before both sides were done.
@@ -14,10 +16,29 @@ use crate::io::{Io, poll_read_with};
 pub(crate) enum Broken {
     /// Reading from or writing to the client failed.
     Client,
-    /// `until` ended it.
-    Cut,
+    /// `until` ended it, for this reason.
+    Cut(Reason),
+    /// The peer at the other end does not accept our certificate; in TLS 1.3 that is learned only by reading.
+    Refused,
     /// Reading from or writing to the upstream failed.
     Upstream,
+}
+
+impl Broken {
+    /// What a failed read from the upstream means.
+    pub(crate) fn upstream(error: &io::Error) -> Self {
+        if StreamEnd::of(error).is_certificate_refused() { Self::Refused } else { Self::Upstream }
+    }
+
+    /// The one word for it.
+    pub(crate) fn reason(self) -> Reason {
+        match self {
+            Self::Client => Reason::ClientGone,
+            Self::Cut(reason) => reason,
+            Self::Refused => Reason::IdentityMismatch,
+            Self::Upstream => Reason::UpstreamReset,
+        }
+    }
 }
 
 /// Copies between `client` and `upstream` until both have ended in an orderly way.
@@ -30,7 +51,7 @@ pub(crate) async fn copy(
     mut client: Io,
     mut upstream: Io,
     mut passed: impl FnMut(u64, u64),
-    until: impl Future<Output = ()>,
+    until: impl Future<Output = Reason>,
 ) -> Result<(), Broken> {
     let (mut up, mut down) = (Way::default(), Way::default());
     let both = std::future::poll_fn(|cx| {
@@ -40,8 +61,14 @@ pub(crate) async fn copy(
             passed(std::mem::take(&mut up.count), std::mem::take(&mut down.count));
         }
         match (sent, received) {
-            (Poll::Ready(Err(failed)), _) => Poll::Ready(Err(failed.blame(Broken::Client, Broken::Upstream))),
-            (_, Poll::Ready(Err(failed))) => Poll::Ready(Err(failed.blame(Broken::Upstream, Broken::Client))),
+            (Poll::Ready(Err(failed)), _) => Poll::Ready(Err(match failed {
+                Failed::Read(_) => Broken::Client,
+                Failed::Write => Broken::Upstream,
+            })),
+            (_, Poll::Ready(Err(failed))) => Poll::Ready(Err(match failed {
+                Failed::Read(error) => Broken::upstream(&error),
+                Failed::Write => Broken::Client,
+            })),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
             (Poll::Ready(Ok(())) | Poll::Pending, Poll::Ready(Ok(())) | Poll::Pending) => Poll::Pending,
         }
@@ -49,7 +76,7 @@ pub(crate) async fn copy(
     // Nothing is lost: when `until` wins, both connections are reset below.
     let ended = tokio::select! {
         ended = both => ended,
-        () = until => Err(Broken::Cut),
+        reason = until => Err(Broken::Cut(reason)),
     };
     if ended.is_err() {
         client.reset();
@@ -82,17 +109,8 @@ enum Stage {
 
 /// Which end of a direction failed.
 enum Failed {
-    Read,
+    Read(io::Error),
     Write,
-}
-
-impl Failed {
-    fn blame(self, reader: Broken, writer: Broken) -> Broken {
-        match self {
-            Self::Read => reader,
-            Self::Write => writer,
-        }
-    }
 }
 
 impl Way {
@@ -134,8 +152,10 @@ impl Way {
     /// Reads once and writes once.
     fn poll_piece(&mut self, cx: &mut Context<'_>, from: &mut Io, to: &mut Io) -> Poll<Result<(), Failed>> {
         let read = poll_read_with(from, cx, |cx, piece| {
+            if piece.is_empty() {
+                return Ok(0);
+            }
             let taken = match Pin::new(&mut *to).poll_write(cx, piece) {
-                _ if piece.is_empty() => Ok(0),
                 Poll::Ready(taken) => taken,
                 Poll::Pending => Ok(0),
             };
@@ -152,7 +172,7 @@ impl Way {
                 }
                 return Poll::Pending;
             }
-            Poll::Ready(Err(_error)) => return Poll::Ready(Err(Failed::Read)),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::Read(error))),
             Poll::Ready(Ok(Err(_error))) => return Poll::Ready(Err(Failed::Write)),
             Poll::Ready(Ok(Ok(0))) => self.stage = Stage::Ending,
             Poll::Ready(Ok(Ok(n))) => {

@@ -25,6 +25,63 @@ pub(crate) fn split(io: Io) -> (ReadHalf, WriteHalf) {
     (ReadHalf(Rc::clone(&io)), WriteHalf(io))
 }
 
+/// Watches over the message that is being written. Dropped in the middle of it, by whatever way, the connection ends with
+/// a reset: an end without one could be taken for the message's end.
+#[derive(Debug)]
+pub(crate) struct Message {
+    io: Rc<RefCell<Io>>,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// There is none.
+    Between,
+    /// All of it was gathered; some may not have left.
+    Ended,
+    /// There is more to come.
+    Open,
+}
+
+impl Message {
+    /// No message yet, on the connection of this half.
+    pub(crate) fn of(half: &WriteHalf) -> Self {
+        Self { io: Rc::clone(&half.0), stage: Stage::Between }
+    }
+
+    /// One begins.
+    pub(crate) fn begin(&mut self) {
+        self.stage = Stage::Open;
+    }
+
+    /// It is complete, but for what was not flushed yet.
+    pub(crate) fn end(&mut self) {
+        self.stage = Stage::Ended;
+    }
+
+    /// It will not be completed, or must not be taken for the last one.
+    pub(crate) fn break_off(&mut self) {
+        self.stage = Stage::Open;
+    }
+
+    /// All that was gathered has left.
+    pub(crate) fn flushed(&mut self) {
+        if self.stage == Stage::Ended {
+            self.stage = Stage::Between;
+        }
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        if self.stage != Stage::Between
+            && let Ok(io) = self.io.try_borrow()
+        {
+            io.reset_at_close();
+        }
+    }
+}
+
 /// Puts two halves of one connection together again. `None` when they are not of one connection.
 pub(crate) fn join(read: ReadHalf, write: WriteHalf) -> Option<Io> {
     if !Rc::ptr_eq(&read.0, &write.0) {

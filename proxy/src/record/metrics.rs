@@ -3,8 +3,8 @@
 //! A worker's [`Shard`] finds the series of a request by one look into a map of its own; the numbers are atomics that
 //! only this worker writes and the admin thread reads, so a count is a load and a store, without a locked instruction.
 //! The list that the admin thread goes through is behind a lock, taken only where a series is new. (Series could be
-//! resolved once per route instead; but source, peer and endpoint vary by request, and the look costs some 50 ns
-//! against 20 µs for the request.)
+//! resolved once per route instead; but source, peer and endpoint vary by request, and a whole record — made, filled,
+//! written — was measured at 0.4 µs with opt-level 1 on 2 vCPUs, against 20 µs for the request.)
 //!
 //! Cardinality is bounded: labels come from configuration, a shard has at most [`SERIES_MAX`] series of a kind and a
 //! series [`OUTCOMES_MAX`] outcomes; what is beyond goes to a series named `overflow` and is counted. What nobody
@@ -47,7 +47,6 @@ type Hook = Box<dyn Fn(&mut Text<'_>) + Send + Sync>;
 /// All numbers of the process.
 pub(super) struct Registry {
     epoch: Instant,
-    clock: WallClock,
     started: Duration,
     http: Lists<Traffic, HttpSeries>,
     tcp: Lists<Traffic, TcpSeries>,
@@ -82,11 +81,10 @@ pub(super) struct Authorization {
 pub(super) struct TcpHandle(Arc<Entry<TcpSeries>>);
 
 impl Registry {
-    pub(super) fn new(clock: WallClock) -> Self {
+    pub(super) fn new(clock: &WallClock) -> Self {
         Self {
             epoch: Instant::now(),
             started: clock.unix(),
-            clock,
             http: Lists::default(),
             tcp: Lists::default(),
             authorization: Lists::default(),
@@ -108,12 +106,14 @@ impl Registry {
         }
     }
 
-    pub(super) fn count(&self, event: Event) {
-        self.events.add(event, 1);
-    }
-
+    /// How often an event happened.
+    #[cfg(test)]
     pub(super) fn counted(&self, event: Event) -> u64 {
         self.events.value(event)
+    }
+
+    pub(super) fn count(&self, event: Event) {
+        self.events.add(event, 1);
     }
 
     pub(super) fn set(&self, gauge: Gauge, value: i64) {
@@ -155,10 +155,6 @@ impl Registry {
         text.family("weft_build", Kind::Info, "The running version.");
         text.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1_u64);
         text.end();
-    }
-
-    pub(super) fn clock(&self) -> &WallClock {
-        &self.clock
     }
 }
 

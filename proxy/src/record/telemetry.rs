@@ -41,7 +41,7 @@ impl Telemetry {
     pub(crate) fn new(workload: WorkloadName, clock: WallClock) -> (Self, Exporter) {
         let (spans, finished) = mpsc::channel(SPANS_QUEUED_MAX);
         let (otlp, endpoint) = watch::channel(None);
-        let metrics = Arc::new(Registry::new(clock.clone()));
+        let metrics = Arc::new(Registry::new(&clock));
         let exporter = Exporter::new(finished, endpoint, Arc::clone(&metrics), workload.clone());
         let shared = Shared {
             metrics,
@@ -81,12 +81,8 @@ impl Telemetry {
         });
     }
 
-    /// Counts an event.
-    pub(crate) fn count(&self, event: Event) {
-        self.shared.metrics.count(event);
-    }
-
     /// How often an event happened.
+    #[cfg(test)]
     pub(crate) fn counted(&self, event: Event) -> u64 {
         self.shared.metrics.counted(event)
     }

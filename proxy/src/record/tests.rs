@@ -176,8 +176,8 @@ async fn events_gauges_and_hooks_are_told() {
     let telemetry = telemetry();
     telemetry.recorder().count(Event::DetectTimeout);
     telemetry.set(Gauge::Draining, 1);
-    telemetry.change(Gauge::Connections, 2);
-    telemetry.change(Gauge::Connections, -1);
+    telemetry.change(Gauge::UpstreamIdle, 2);
+    telemetry.change(Gauge::UpstreamIdle, -1);
     telemetry.on_scrape(|text| {
         text.family("weft_endpoints", Kind::Gauge, "Endpoints.");
         text.sample(&[("destination_service", "a\"b\\c\nd")], 3);
@@ -191,7 +191,7 @@ async fn events_gauges_and_hooks_are_told() {
     for line in [
         "weft_detect_timeouts_total 1",
         "weft_draining 1",
-        "weft_connections 1",
+        "weft_upstream_idle_connections 1",
         "weft_task_panics_total 1",
         "weft_endpoints{destination_service=\"a\\\"b\\\\c\\nd\"} 3",
         concat!("weft_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),

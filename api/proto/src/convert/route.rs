@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue};
 use weft_model::policy::RetryPolicy;
 use weft_model::route::{
     Backend, BackendTarget, HeaderMatch, HeaderModifier, HttpFilter, HttpMatch, HttpRoute, HttpRule, PathMatch,
-    QueryMatch, Timeouts,
+    QueryMatch, Timeouts, is_reserved_header,
 };
 use weft_model::{PolicyId, ServiceKey};
 
@@ -206,18 +206,8 @@ fn repeatable(name: HeaderName) -> Result<HeaderName, Invalid> {
 /// A header that configuration may change: none that says where a message ends, and none that Weft vouches for
 /// (`weft-*`, semantics 42).
 fn modifiable(name: &str) -> Result<HeaderName, Invalid> {
-    const FRAMING: [&str; 8] = [
-        "connection",
-        "content-length",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
     let name = header_name(name)?;
-    if FRAMING.contains(&name.as_str()) || name.as_str().starts_with("weft-") {
+    if is_reserved_header(&name) {
         return Err(Problem::HeaderProtected(name.as_str().to_owned()).into());
     }
     Ok(name)

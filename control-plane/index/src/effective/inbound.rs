@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weft_model::policy::AuthzPolicy;
+use weft_model::bounds::{AUTHZ_ALTERNATIVES_MAX, AUTHZ_POLICIES_MAX, INBOUND_PORTS_MAX};
+use weft_model::policy::{AuthzAction, AuthzPolicy, AuthzRule, MtlsMode};
 use weft_model::resources::{InboundPort, InboundSpec, Lifecycle};
 use weft_model::{AppProtocol, ServiceKey};
 
@@ -26,33 +27,59 @@ pub(crate) struct InboundParts<'a> {
 /// Puts a workload's inbound configuration together.
 pub(crate) fn inbound(parts: InboundParts<'_>) -> InboundSpec {
     let InboundParts { workload, services, mesh, authz, lifecycle } = parts;
-    let targets = services.iter().flat_map(|s| s.ports.values()).filter_map(|port| workload.target(port));
-    let known: BTreeSet<u16> = targets
-        .chain(workload.ports.keys().copied())
-        .chain(workload.probes.keys().copied())
-        .chain(mesh.mtls_ports.keys().copied())
-        .chain(mesh.protocols.keys().copied())
-        .collect();
+    let mode = |port: &u16| mesh.mtls_ports.get(port).copied().unwrap_or(mesh.mtls);
+    let mut known: Vec<u16> = known_ports(workload, services, &mesh).into_iter().collect();
+    let mut others = mesh.mtls;
+    if known.len() > INBOUND_PORTS_MAX {
+        // What is left out gets the mode of all others: nothing that was to be strict may become less.
+        known.sort_by_key(|port| mode(port) == MtlsMode::Permissive);
+        if known.split_off(INBOUND_PORTS_MAX).iter().any(|port| mode(port) == MtlsMode::Strict) {
+            others = MtlsMode::Strict;
+        }
+        known.sort_unstable();
+    }
     let ports = known.into_iter().map(|port| {
         let (protocol, service) = port_facts(workload, services, &mesh.protocols, port);
         let probes = workload.probes.get(&port).into_iter().flatten();
-        InboundPort {
-            port,
-            protocol,
-            mtls: mesh.mtls_ports.get(&port).copied().unwrap_or(mesh.mtls),
-            service,
-            open_paths: probes.cloned().collect(),
-        }
+        InboundPort { port, protocol, mtls: mode(&port), service, open_paths: probes.cloned().collect() }
     });
     InboundSpec {
         workload: workload.name.clone(),
         ports: ports.collect(),
-        mtls: mesh.mtls,
+        mtls: others,
         default_authorization: mesh.default_authorization,
         default_policy: mesh.default_policy,
         authz,
         lifecycle,
     }
+}
+
+/// Ports of a workload about which anything is said.
+pub(crate) fn known_ports(workload: &WorkloadEntry, services: &[&ServiceEntry], mesh: &EffectiveMesh) -> BTreeSet<u16> {
+    let targets = services.iter().flat_map(|s| s.ports.values()).filter_map(|port| workload.target(port));
+    targets
+        .chain(workload.ports.keys().copied())
+        .chain(workload.probes.keys().copied())
+        .chain(mesh.mtls_ports.keys().copied())
+        .chain(mesh.protocols.keys().copied())
+        .collect()
+}
+
+/// As many policies as one answer holds. What only audits goes first; where the others are too many, nobody is let in:
+/// to leave one out could open what it closes.
+pub(crate) fn bounded(mut policies: Vec<AuthzPolicy>) -> Vec<AuthzPolicy> {
+    if policies.len() > AUTHZ_POLICIES_MAX {
+        policies.retain(|policy| policy.action != AuthzAction::Audit);
+    }
+    if policies.len() > AUTHZ_POLICIES_MAX {
+        policies.truncate(AUTHZ_POLICIES_MAX);
+        if let Some(last) = policies.last_mut() {
+            last.action = AuthzAction::Deny;
+            last.ports = Vec::new();
+            last.rules = vec![AuthzRule::default()];
+        }
+    }
+    policies
 }
 
 /// What a port of a workload speaks and whose target it is.
@@ -97,16 +124,25 @@ pub(crate) fn authz<'a>(
                 Scope::Selector(_) => return None,
                 Scope::Services(targets) => {
                     let ports = target_ports(workload, services, targets);
-                    if ports.is_empty() {
+                    match (ports.len(), policy.action) {
                         // Empty would mean "all ports".
-                        return None;
+                        (0, _) => return None,
+                        (1..=AUTHZ_ALTERNATIVES_MAX, _) => ports,
+                        // Too many to be named are all: it denies more, or lets nobody in.
+                        (_, AuthzAction::Deny) => Vec::new(),
+                        (_, AuthzAction::Allow) => return Some(closing(policy)),
+                        (_, AuthzAction::Audit) => return None,
                     }
-                    ports
                 }
             };
             Some(AuthzPolicy { id: policy.id.clone(), action: policy.action, ports, rules: policy.rules.clone() })
         })
         .collect()
+}
+
+/// An ALLOW that selects every port and lets nobody in.
+fn closing(policy: &AuthzEntry) -> AuthzPolicy {
+    AuthzPolicy { id: policy.id.clone(), action: AuthzAction::Allow, ports: Vec::new(), rules: Vec::new() }
 }
 
 fn target_ports(workload: &WorkloadEntry, services: &[&ServiceEntry], targets: &[Target]) -> Vec<u16> {

@@ -1,10 +1,12 @@
 //! Changes.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use weft_model::{EndpointSpec, ServiceKey, WorkloadName};
 
 use super::{Affected, Changes, Index, Slot, Table};
+use crate::effective;
 use crate::endpoints::{EndpointSet, Source};
 use crate::object::{Kind, Name, Object, ObjectKey};
 use crate::policies::authorization::AuthzEntry;
@@ -22,7 +24,7 @@ impl Index {
     pub fn apply(&mut self, object: &Object) -> Changes {
         let key = object.key();
         let name = Name::of(&key);
-        let before = self.concerns(&key);
+        let before = self.before(&key);
         self.version += 1;
         let changed = match object {
             Object::AuthorizationPolicy(o) => {
@@ -40,7 +42,11 @@ impl Index {
                 let old = put(&mut self.routes, &name, routes::read(&name, o), self.version);
                 self.relink_route(&name, old)
             }
-            Object::MeshPolicy(o) => put(&mut self.mesh, &name, mesh::read(&name, o), self.version).is_some(),
+            Object::MeshPolicy(o) => {
+                let changed = put(&mut self.mesh, &name, mesh::read(&name, o), self.version).is_some();
+                self.configure_networks();
+                changed
+            }
             Object::Service(o) => {
                 let old = put(&mut self.services, &name, services::read(&name, o), self.version);
                 self.relink_service(&name, old)
@@ -61,7 +67,7 @@ impl Index {
     /// Takes a resource out. One that was never there changes nothing.
     pub fn delete(&mut self, key: &ObjectKey) -> Changes {
         let name = Name::of(key);
-        let before = self.concerns(key);
+        let before = self.before(key);
         self.version += 1;
         let changed = match key.kind {
             Kind::AuthorizationPolicy => self.authz.remove(&name).is_some(),
@@ -73,7 +79,11 @@ impl Index {
                 let old = take(&mut self.routes, &name);
                 self.relink_route(&name, old)
             }
-            Kind::MeshPolicy => self.mesh.remove(&name).is_some(),
+            Kind::MeshPolicy => {
+                let changed = self.mesh.remove(&name).is_some();
+                self.configure_networks();
+                changed
+            }
             Kind::Service => {
                 let old = take(&mut self.services, &name);
                 self.relink_service(&name, old)
@@ -116,13 +126,36 @@ impl Index {
         Changes { version: self.version, affected }
     }
 
-    fn changes(&self, key: &ObjectKey, changed: bool, before: BTreeSet<Affected>) -> Changes {
+    fn before(&self, key: &ObjectKey) -> Before {
+        Before { concerns: self.own_concerns(key), networks: self.networks.generation() }
+    }
+
+    fn changes(&self, key: &ObjectKey, changed: bool, before: Before) -> Changes {
         let mut affected = BTreeSet::new();
         if changed {
-            affected = before;
-            affected.extend(self.concerns(key));
+            affected = before.concerns;
+            affected.extend(self.own_concerns(key));
+        }
+        if self.networks.generation() != before.networks {
+            affected.insert(Affected::Mesh);
         }
         Changes { version: self.version, affected }
+    }
+
+    /// Reads the mesh's networks anew from the configuration and the policies.
+    pub(super) fn configure_networks(&mut self) {
+        let (written, _, _) = effective::wide(&self.cluster_policies());
+        let configured = self.config.networks.iter().copied().chain(written);
+        let named = self.services_by_ip.keys().chain(self.workloads_by_ip.keys()).chain(self.slices_by_ip.keys());
+        self.networks.configure(configured, named.copied());
+    }
+
+    /// Takes note of addresses that a resource names, or no longer does.
+    fn note_addresses(&mut self, ips: impl IntoIterator<Item = IpAddr>) {
+        for ip in ips {
+            let is_named = self.services_by_ip.has(&ip) || self.workloads_by_ip.has(&ip) || self.slices_by_ip.has(&ip);
+            self.networks.note(ip, is_named);
+        }
     }
 
     fn relink_service(&mut self, name: &Name, old: Option<Option<ServiceEntry>>) -> bool {
@@ -140,6 +173,7 @@ impl Index {
                 self.rebuild_endpoints(new, *port, entry);
             }
         }
+        self.note_addresses(old.iter().chain(&new).flat_map(|service| service.ips.iter().copied()));
         true
     }
 
@@ -148,6 +182,7 @@ impl Index {
         let new = self.workloads.get(name).and_then(|slot| slot.entry.clone());
         self.workloads_by_ip.unlink(old.as_ref().map(|w| w.ip), name);
         self.workloads_by_ip.link(new.as_ref().map(|w| w.ip), name);
+        self.note_addresses(old.iter().chain(&new).map(|w| w.ip));
         if new.as_ref().is_none_or(|w| !w.terminating) {
             self.released.remove(name);
         }
@@ -169,6 +204,9 @@ impl Index {
         let new = self.slices.get(name).and_then(|slot| slot.entry.clone());
         self.slices_by_service.unlink(old.as_ref().map(|s| s.service.clone()), name);
         self.slices_by_service.link(new.as_ref().map(|s| s.service.clone()), name);
+        self.slices_by_ip.unlink(old.iter().flat_map(SliceEntry::ips), name);
+        self.slices_by_ip.link(new.iter().flat_map(SliceEntry::ips), name);
+        self.note_addresses(old.iter().chain(&new).flat_map(SliceEntry::ips));
         let touched: BTreeSet<&Name> = old.iter().chain(&new).map(|slice| &slice.service).collect();
         let mut said = Vec::new();
         for service in touched.into_iter().filter_map(|service| self.service_entry(service)) {
@@ -241,6 +279,13 @@ impl Index {
             set.replace(&source, endpoints, version);
         }
     }
+}
+
+/// How things stood before a change.
+struct Before {
+    concerns: BTreeSet<Affected>,
+    /// The generation of the mesh's networks.
+    networks: u64,
 }
 
 /// The endpoint that a workload is for a service port, if any.

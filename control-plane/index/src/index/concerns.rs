@@ -1,6 +1,7 @@
 //! Whom a resource concerns.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use weft_model::ServiceKey;
@@ -11,11 +12,36 @@ use crate::policies::authorization::Scope;
 use crate::policies::mesh;
 use crate::read::selector_selects;
 use crate::services::ServiceEntry;
+use crate::slices::SliceEntry;
 use crate::workloads::WorkloadEntry;
 
 impl Index {
     /// The answers that a resource has a part in, as things stand.
     pub fn concerns(&self, key: &ObjectKey) -> BTreeSet<Affected> {
+        let mut affected = self.own_concerns(key);
+        if self.addresses(key).into_iter().any(|ip| self.networks.is_outside(ip)) {
+            affected.insert(Affected::Mesh);
+        }
+        affected
+    }
+
+    /// Addresses that a resource names.
+    pub(super) fn addresses(&self, key: &ObjectKey) -> Vec<IpAddr> {
+        let name = Name::of(key);
+        match key.kind {
+            Kind::EndpointSlice => {
+                let slice = self.slices.get(&name).and_then(|slot| slot.entry.as_ref());
+                slice.into_iter().flat_map(SliceEntry::ips).collect()
+            }
+            Kind::Service => self.service_entry(&name).map(|service| service.ips.clone()).unwrap_or_default(),
+            Kind::Workload => self.workload_entry(&name).into_iter().map(|workload| workload.ip).collect(),
+            Kind::AuthorizationPolicy | Kind::HttpRoute | Kind::MeshPolicy | Kind::TrafficPolicy => Vec::new(),
+        }
+    }
+
+    /// As [`Index::concerns`], without the networks of the mesh, of which every resource with an address has a part but
+    /// which its changes seldom change.
+    pub(super) fn own_concerns(&self, key: &ObjectKey) -> BTreeSet<Affected> {
         let name = Name::of(key);
         let mut affected = BTreeSet::new();
         match key.kind {

@@ -32,6 +32,16 @@ impl<K: Ord> Links<K> {
         }
     }
 
+    /// Whether anything refers to it.
+    pub(super) fn has(&self, to: &K) -> bool {
+        self.0.contains_key(to)
+    }
+
+    /// Everything that something refers to.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.0.keys()
+    }
+
     pub(super) fn of(&self, to: &K) -> impl Iterator<Item = &Name> {
         self.0.get(to).into_iter().flatten()
     }

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use weft_model::policy::BackendPolicy;
+use weft_model::bounds::ROUTES_MAX;
+use weft_model::policy::{AuthzPolicy, BackendPolicy};
 use weft_model::resources::{
     Destination, EndpointsDelta, InboundSpec, Lifecycle, MeshSpec, ServiceSpec, WorkloadDestination,
 };
@@ -15,6 +16,7 @@ use crate::object::{Kind, Name, ObjectKey};
 use crate::policies::mesh::{MeshEntry, Scope};
 use crate::policies::traffic::{TrafficEntry, default_backend};
 use crate::read::selector_selects;
+use crate::routes::RouteEntry;
 use crate::services::{PortEntry, ServiceEntry, Target};
 use crate::workloads::WorkloadEntry;
 
@@ -38,14 +40,14 @@ impl Index {
     /// A service port as clients of a namespace see it. One that does not exist is one of which nothing is said.
     pub fn service(&self, client_namespace: &str, key: &ServiceKey) -> ServiceSpec {
         let Some((service, port)) = self.port_entry(key) else { return ServiceSpec::plain(key.clone()) };
-        let attached = self.routes_by_parent.of(&service.name);
-        let routes = attached.filter_map(|name| self.routes.get(name).and_then(|slot| slot.entry.as_ref()));
+        let mut routes = self.routes_of(client_namespace, service, key.port);
+        routes.truncate(ROUTES_MAX);
         let parts = ServiceParts {
             key: key.clone(),
             protocol: self.service_protocol(service, port),
             client_ip_affinity: service.client_ip_affinity,
             traffic: self.traffic_for(service, key.port),
-            routes: effective::attached_routes(Some(client_namespace), service, key.port, routes),
+            routes,
         };
         effective::service_spec(parts, |name, port| self.has_port(name, port))
     }
@@ -76,24 +78,26 @@ impl Index {
         let name = Name::new(&workload.namespace, &workload.name);
         let entry = self.workload_entry(&name)?;
         let services: Vec<_> = self.services_of(entry).collect();
-        let policies = in_namespace(&self.authz, &name.namespace).map(|(_, policy)| policy);
         let lifecycle = match (entry.terminating, self.released.contains(&name)) {
             (false, _) => Lifecycle::Serving,
             (true, false) => Lifecycle::Terminating,
             (true, true) => Lifecycle::Released,
         };
-        let authz = effective::authz(entry, &services, policies);
+        let authz = effective::bounded(self.authz_of(entry));
         let mesh = self.mesh_of(entry);
         Some(effective::inbound(InboundParts { workload: entry, services: &services, mesh, authz, lifecycle }))
     }
 
     /// What holds for the whole mesh; the trust anchors are not the index's to know.
     pub fn mesh(&self, trust_anchors: Vec<Vec<u8>>) -> MeshSpec {
-        let (mut networks, egress, telemetry) = effective::wide(&self.cluster_policies());
-        networks.extend(self.config.networks.iter().copied());
-        networks.sort_unstable();
-        networks.dedup();
-        MeshSpec { trust_anchors, networks, egress, telemetry }
+        let (_, egress, telemetry) = effective::wide(&self.cluster_policies());
+        MeshSpec { trust_anchors, networks: self.networks.cover().networks.clone(), egress, telemetry }
+    }
+
+    /// How many addresses are in the mesh only because a resource names them, where these are too many to be told one by
+    /// one: then wider networks are told, in which they all lie, and proxies look up addresses that are not ours too.
+    pub fn widened_networks(&self) -> Option<usize> {
+        self.networks.cover().is_widened.then(|| self.networks.outside())
     }
 
     /// What is known of a workload.
@@ -176,6 +180,20 @@ impl Index {
     pub(super) fn namespace_policies(&self, namespace: &str) -> Vec<&MeshEntry> {
         let policies = in_namespace(&self.mesh, namespace).map(|(_, policy)| policy);
         sorted(policies.filter(|policy| policy.scope == Scope::Namespace))
+    }
+
+    /// The routes of a service port that clients of a namespace get, in order of precedence.
+    pub(super) fn routes_of(&self, client: &str, service: &ServiceEntry, port: u16) -> Vec<&RouteEntry> {
+        let attached = self.routes_by_parent.of(&service.name);
+        let routes = attached.filter_map(|name| self.routes.get(name).and_then(|slot| slot.entry.as_ref()));
+        effective::attached_routes(Some(client), service, port, routes)
+    }
+
+    /// The policies that select a workload.
+    pub(super) fn authz_of(&self, workload: &WorkloadEntry) -> Vec<AuthzPolicy> {
+        let services: Vec<_> = self.services_of(workload).collect();
+        let policies = in_namespace(&self.authz, &workload.name.namespace).map(|(_, policy)| policy);
+        effective::authz(workload, &services, policies)
     }
 
     fn port_entry(&self, key: &ServiceKey) -> Option<(&ServiceEntry, &PortEntry)> {

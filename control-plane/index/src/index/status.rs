@@ -2,7 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use weft_crds::SYSTEM_NAMESPACE;
+use weft_model::bounds::{
+    AUTHZ_ALTERNATIVES_MAX, AUTHZ_POLICIES_MAX, ENDPOINTS_MAX, INBOUND_PORTS_MAX, NETWORKS_MAX, ROUTES_MAX,
+};
+
 use super::{Index, Slot};
+use crate::effective;
+use crate::endpoints::EndpointSet;
 use crate::object::{Kind, Name, ObjectKey};
 use crate::policies::Target;
 use crate::policies::authorization::Scope as AuthzScope;
@@ -17,26 +24,52 @@ impl Index {
     /// How a resource stands; `None` for one that is not there.
     pub fn status(&self, key: &ObjectKey) -> Option<ObjectStatus> {
         let name = Name::of(key);
+        let mut status = self.own_status(key, &name)?;
+        if self.networks.cover().is_widened
+            && let Some(ip) = self.addresses(key).into_iter().find(|ip| self.networks.is_outside(*ip))
+        {
+            let message = format!(
+                "{ip} is in none of the mesh's networks. So are {} addresses, and proxies are told at most {NETWORKS_MAX} \
+                 networks: they are told wider ones. Add its network to spec.networks of a MeshPolicy in \
+                 {SYSTEM_NAMESPACE}, or to --networks",
+                self.networks.outside()
+            );
+            status.problems.push(Problem::notice("", message));
+        }
+        Some(status)
+    }
+
+    fn own_status(&self, key: &ObjectKey, name: &Name) -> Option<ObjectStatus> {
         match key.kind {
-            Kind::AuthorizationPolicy => status(self.authz.get(&name)?, |policy, problems| {
+            Kind::AuthorizationPolicy => status(self.authz.get(name)?, |policy, problems| {
                 if let AuthzScope::Services(targets) = &policy.scope {
                     self.targets_problems(targets, problems);
+                    let services = targets.iter().filter_map(|target| {
+                        self.service_entry(&target.service).map(|service| (service, target.section.as_deref()))
+                    });
+                    let ports: usize = services.map(|(service, name)| service.ports_meant(None, name).count()).sum();
+                    if ports > AUTHZ_ALTERNATIVES_MAX {
+                        let message = format!(
+                            "{ports} ports, where {AUTHZ_ALTERNATIVES_MAX} can be named: more than these are closed"
+                        );
+                        problems.push(Problem::refused("spec.targetRefs", message));
+                    }
                 }
             }),
-            Kind::EndpointSlice => status(self.slices.get(&name)?, |slice, problems| {
+            Kind::EndpointSlice => status(self.slices.get(name)?, |slice, problems| {
                 if self.service_entry(&slice.service).is_none() {
                     let message = format!("there is no Service {}", slice.service);
                     problems.push(Problem::unresolved("metadata.labels", message));
                 }
             }),
-            Kind::HttpRoute => status(self.routes.get(&name)?, |route, problems| self.route_problems(route, problems)),
-            Kind::MeshPolicy => status(self.mesh.get(&name)?, |policy, problems| {
-                self.mesh_problems(&name, policy, problems);
+            Kind::HttpRoute => status(self.routes.get(name)?, |route, problems| self.route_problems(route, problems)),
+            Kind::MeshPolicy => status(self.mesh.get(name)?, |policy, problems| {
+                self.mesh_problems(name, policy, problems);
             }),
-            Kind::Service => status(self.services.get(&name)?, |service, problems| {
+            Kind::Service => status(self.services.get(name)?, |service, problems| {
                 self.service_problems(service, problems);
             }),
-            Kind::TrafficPolicy => status(self.traffic.get(&name)?, |policy, problems| {
+            Kind::TrafficPolicy => status(self.traffic.get(name)?, |policy, problems| {
                 self.targets_problems(&policy.targets, problems);
                 for target in &policy.targets {
                     let Some(service) = self.service_entry(&target.service) else { continue };
@@ -49,7 +82,7 @@ impl Index {
                     }
                 }
             }),
-            Kind::Workload => status(self.workloads.get(&name)?, |workload, problems| {
+            Kind::Workload => status(self.workloads.get(name)?, |workload, problems| {
                 self.workload_problems(workload, problems);
             }),
         }
@@ -60,6 +93,13 @@ impl Index {
             if let Some(owner) = self.service_at(*ip).filter(|owner| owner.name != service.name) {
                 let message = format!("{ip} belongs to Service {}; it does not lead here", owner.name);
                 problems.push(Problem::refused("spec.clusterIP", message));
+            }
+        }
+        for key in service.keys() {
+            let count = self.endpoints.get(&key).map_or(0, EndpointSet::len);
+            if count > ENDPOINTS_MAX {
+                let message = format!("{key} has {count} endpoints; the first {ENDPOINTS_MAX} are used, by address");
+                problems.push(Problem::refused("spec.selector", message));
             }
         }
     }
@@ -79,6 +119,18 @@ impl Index {
                 problems.push(Problem::notice("spec.ports", message));
             }
         }
+        let services: Vec<_> = self.services_of(workload).collect();
+        let ports = effective::known_ports(workload, &services, &self.mesh_of(workload)).len();
+        if ports > INBOUND_PORTS_MAX {
+            let message =
+                format!("{ports} ports are spoken of, more than {INBOUND_PORTS_MAX}; the others are undeclared");
+            problems.push(Problem::refused("spec.ports", message));
+        }
+        let policies = self.authz_of(workload).len();
+        if policies > AUTHZ_POLICIES_MAX {
+            let message = format!("{policies} policies select it, more than {AUTHZ_POLICIES_MAX}; everybody is denied");
+            problems.push(Problem::refused("", message));
+        }
     }
 
     fn route_problems(&self, route: &RouteEntry, problems: &mut Vec<Problem>) {
@@ -92,7 +144,17 @@ impl Index {
                     let message = format!("Service {} has no such port", parent.service);
                     problems.push(Problem::refused(&*parent.field, message));
                 }
-                Some(_) => {}
+                Some(service) => {
+                    for (port, _) in service.ports_meant(parent.port, parent.section.as_deref()) {
+                        let mut before = self.routes_of(&route.name.namespace, service, port).into_iter();
+                        if before.position(|other| other.id == route.id).is_some_and(|at| at >= ROUTES_MAX) {
+                            let key = service.key(port);
+                            let message =
+                                format!("{key} has more than {ROUTES_MAX} routes; this one is left out there");
+                            problems.push(Problem::refused(&*parent.field, message));
+                        }
+                    }
+                }
             }
         }
         for backend in route.rules.iter().flat_map(|rule| &rule.backends) {

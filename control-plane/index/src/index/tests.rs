@@ -3,6 +3,8 @@
 mod authorization;
 mod fixtures;
 mod incremental;
+mod limits;
+mod networks;
 mod routes;
 mod services;
 mod workloads;

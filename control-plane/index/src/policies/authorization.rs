@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 use weft_crds::{AuthorizationAction, AuthorizationPolicy, AuthorizationRule, Operation, Path, Peer, Selector};
+use weft_model::bounds::{AUTHZ_ALTERNATIVES_MAX, AUTHZ_RULES_MAX, METHOD_BYTES_MAX, PATH_BYTES_MAX};
 use weft_model::identity::is_dns_label;
 use weft_model::policy::{AuthzAction, AuthzRule, OperationMatch, PathPattern, PeerMatch};
 use weft_model::{PolicyId, SpiffeId};
@@ -11,7 +12,7 @@ use weft_model::{PolicyId, SpiffeId};
 use super::{Target, service_targets};
 use crate::object::{Kind, Name};
 use crate::problem::Problem;
-use crate::read::Read;
+use crate::read::{Read, at_most, plain};
 
 /// An `AuthorizationPolicy`, as it is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +51,9 @@ pub(crate) fn read(name: &Name, policy: &AuthorizationPolicy) -> Read<AuthzEntry
         }
     };
     let mut rules = Vec::new();
+    if let Err(message) = at_most(spec.rules.len(), AUTHZ_RULES_MAX) {
+        problems.push(Problem::refused("spec.rules", message));
+    }
     for (i, rule) in spec.rules.iter().enumerate() {
         rules.push(read_rule(rule, &format!("spec.rules[{i}]"), &mut problems));
     }
@@ -101,6 +105,11 @@ fn read_rule(rule: &AuthorizationRule, field: &str, problems: &mut Vec<Problem>)
             Err((at, message)) => problems.push(Problem::refused(format!("{field}.to[{i}].{at}"), message)),
         }
     }
+    for (at, count) in [("from", from.len()), ("to", to.len())] {
+        if let Err(message) = at_most(count, AUTHZ_ALTERNATIVES_MAX) {
+            problems.push(Problem::refused(format!("{field}.{at}"), message));
+        }
+    }
     AuthzRule { from, to }
 }
 
@@ -126,6 +135,10 @@ fn read_operation(operation: &Operation) -> Result<OperationMatch, (&'static str
     if operation == &Operation::default() {
         return Err(("", "says nothing; leave `to` out to mean everything".to_owned()));
     }
+    let counts = [("ports", operation.ports.len()), ("methods", operation.methods.len())];
+    for (field, count) in counts.into_iter().chain([("paths", operation.paths.len())]) {
+        at_most(count, AUTHZ_ALTERNATIVES_MAX).map_err(|message| (field, message))?;
+    }
     if operation.ports.contains(&0) {
         return Err(("ports", "0 is not a port".to_owned()));
     }
@@ -133,9 +146,11 @@ fn read_operation(operation: &Operation) -> Result<OperationMatch, (&'static str
         .methods
         .iter()
         .map(|text| {
-            let upper = !text.is_empty() && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
+            let upper = (1..=METHOD_BYTES_MAX).contains(&text.len())
+                && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
             let method = Method::from_bytes(text.as_bytes()).ok().filter(|_| upper);
-            method.ok_or_else(|| ("methods", format!("{text:?} is not a method in capitals")))
+            let shown: String = text.chars().take(METHOD_BYTES_MAX).collect();
+            method.ok_or_else(|| ("methods", format!("{shown:?} is not a method in capitals")))
         })
         .collect::<Result<_, _>>()?;
     let paths = operation.paths.iter().map(read_path).collect::<Result<_, _>>().map_err(|e| ("paths", e))?;
@@ -149,6 +164,7 @@ fn read_path(path: &Path) -> Result<PathPattern, String> {
         (None, Some(text)) => (text, PathPattern::Prefix),
         _ => return Err("says exactly one of exact and prefix".to_owned()),
     };
+    plain(text, PATH_BYTES_MAX)?;
     let normal = text.starts_with('/')
         && !text.contains("//")
         && !text.contains(['%', '\\', '?', '#', '\0'])

@@ -8,10 +8,12 @@ use weft_crds::{
     DefaultAuthorization as WrittenDefault, Egress, MeshPolicy, MtlsMode as WrittenMode, Protocol, SYSTEM_NAMESPACE,
     Selector, Telemetry,
 };
+use weft_model::bounds::URL_BYTES_MAX;
 use weft_model::policy::{DefaultAuthorization, MtlsMode};
 use weft_model::resources::{EgressMode, TelemetrySpec};
 use weft_model::{AppProtocol, PolicyId};
 
+use crate::networks::canonical;
 use crate::object::{Kind, Name};
 use crate::problem::Problem;
 use crate::read::{Read, created};
@@ -95,7 +97,7 @@ fn wide(policy: &MeshPolicy, cluster: bool, problems: &mut Vec<Problem>) -> Wide
     let mut networks = Vec::new();
     for (i, text) in spec.networks.iter().enumerate() {
         match text.parse::<IpNet>() {
-            Ok(network) => networks.push(network.trunc()),
+            Ok(network) => networks.push(canonical(network)),
             Err(_) => problems.push(Problem::refused(format!("spec.networks[{i}]"), format!("{text:?} is not a CIDR"))),
         }
     }
@@ -109,12 +111,9 @@ fn wide(policy: &MeshPolicy, cluster: bool, problems: &mut Vec<Problem>) -> Wide
 fn telemetry(written: &Telemetry, problems: &mut Vec<Problem>) -> TelemetrySpec {
     let tracing = written.tracing.as_ref();
     if let Some(tracing) = tracing {
-        let uri = tracing.otlp_endpoint.parse::<http::Uri>().ok();
-        let plain = uri.is_some_and(|uri| {
-            uri.scheme_str() == Some("http") && uri.port_u16().is_some() && matches!(uri.path(), "" | "/")
-        });
-        if !plain {
-            let message = format!("{:?} is not http://host:port", tracing.otlp_endpoint);
+        if !is_collector(&tracing.otlp_endpoint) {
+            let shown: String = tracing.otlp_endpoint.chars().take(128).collect();
+            let message = format!("{shown:?} is not http://host:port of at most {URL_BYTES_MAX} bytes");
             problems.push(Problem::refused("spec.telemetry.tracing.otlpEndpoint", message));
         }
         if tracing.sample_per_million > 1_000_000 {
@@ -127,6 +126,15 @@ fn telemetry(written: &Telemetry, problems: &mut Vec<Problem>) -> TelemetrySpec 
         trace_per_million: tracing.map_or(0, |tracing| tracing.sample_per_million),
         otlp_endpoint: tracing.map(|tracing| Arc::from(tracing.otlp_endpoint.trim_end_matches('/'))),
     }
+}
+
+fn is_collector(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else { return false };
+    let named = uri.authority().is_some_and(|a| {
+        !a.host().is_empty() && a.port_u16().is_some_and(|port| port != 0) && !a.as_str().contains('@')
+    });
+    let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
+    url.len() <= URL_BYTES_MAX && uri.scheme_str() == Some("http") && named && bare
 }
 
 fn mode(written: WrittenMode) -> MtlsMode {

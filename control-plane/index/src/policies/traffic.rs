@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use weft_crds::{Ejection as WrittenEjection, Retry, TrafficPolicy, TrafficPolicySpec};
 use weft_model::PolicyId;
+use weft_model::bounds::{DEADLINE_MAX, KNOB_MAX, RETRY_FLOOR_MAX};
 use weft_model::policy::{BackendPolicy, Balancing, ConnectTimeout, Ejection, RetryBudget, RetryPolicy};
 use weft_model::route::Timeouts;
 
@@ -12,8 +13,8 @@ use crate::object::{Kind, Name};
 use crate::problem::Problem;
 use crate::read::{Read, created};
 
-/// The longest that a knob may be: what proxies take.
-pub(crate) const KNOB_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// The gRPC status of a call whose connection broke.
+const GRPC_UNAVAILABLE: u16 = 14;
 
 const OUT_OF_RANGE: &str = "must be longer than 0 and at most 24h";
 
@@ -41,18 +42,31 @@ pub(crate) fn read(name: &Name, policy: &TrafficPolicy) -> Read<TrafficEntry> {
     let backend = backend(spec, &mut problems);
     let retry = spec.retry.as_ref().and_then(|retry| read_retry(retry, &mut problems));
     let budget = budget(spec, &mut problems);
+    let timeouts = timeouts(spec, &mut problems);
     if !problems.is_empty() {
         // Numbers that make no sense leave the last good version as a whole in force: half a policy is nobody's wish.
         return Read { entry: None, problems };
     }
     let targets = service_targets(name, &spec.target_refs, &mut problems);
     let id = PolicyId::new(Kind::TrafficPolicy.as_str(), &name.namespace, &name.name);
-    let timeouts = spec.timeouts.clone().unwrap_or_default();
-    let deadline = |d: Option<weft_crds::Duration>| d.map(Duration::from).filter(|d| !d.is_zero());
-    let timeouts =
-        Timeouts { request: deadline(timeouts.request), backend_request: deadline(timeouts.backend_request) };
     let created = created(&policy.metadata);
     Read { entry: Some(TrafficEntry { id, created, targets, backend, retry, budget, timeouts }), problems }
+}
+
+fn timeouts(spec: &TrafficPolicySpec, problems: &mut Vec<Problem>) -> Timeouts {
+    let written = spec.timeouts.clone().unwrap_or_default();
+    let mut deadline = |written: Option<weft_crds::Duration>, field: &str| {
+        let deadline = written.map(Duration::from).filter(|deadline| !deadline.is_zero())?;
+        if deadline > DEADLINE_MAX {
+            let message = format!("must be at most {} h", DEADLINE_MAX.as_secs() / 3_600);
+            problems.push(Problem::refused(format!("spec.timeouts.{field}"), message));
+        }
+        Some(deadline)
+    };
+    Timeouts {
+        request: deadline(written.request, "request"),
+        backend_request: deadline(written.backend_request, "backendRequest"),
+    }
 }
 
 fn backend(spec: &TrafficPolicySpec, problems: &mut Vec<Problem>) -> BackendPolicy {
@@ -112,13 +126,22 @@ fn read_retry(written: &Retry, problems: &mut Vec<Problem>) -> Option<RetryPolic
     require(attempts <= 10, "attempts", "must be at most 10");
     require(written.codes.iter().all(|code| (400..=599).contains(code)), "codes", "must be within 400 to 599");
     require(written.grpc_codes.iter().all(|code| (1..=16).contains(code)), "grpcCodes", "must be within 1 to 16");
+    let grpc = !written.grpc_codes.is_empty();
+    // Every gRPC call is a POST, so who lists gRPC codes means requests that are not idempotent. HTTP codes beside them
+    // would then be retried for every POST too, which nobody said.
+    let mixed = grpc && !written.codes.is_empty() && !written.non_idempotent;
+    let message = "together with codes needs nonIdempotent: true: every gRPC call is a POST, and other POSTs that are \
+                   answered with one of codes would be tried again too";
+    require(!mixed, "grpcCodes", message);
+    // To gRPC a broken connection is the status UNAVAILABLE (gRFC A6): it is tried again where that is.
+    let on_reset = !grpc || written.non_idempotent || written.grpc_codes.contains(&GRPC_UNAVAILABLE);
     (attempts > 0).then(|| RetryPolicy {
         status_codes: sorted(&written.codes),
         grpc_codes: sorted(&written.grpc_codes),
-        on_reset: written.on_reset.unwrap_or(true),
+        on_reset: written.on_reset.unwrap_or(on_reset),
         attempts,
         backoff,
-        non_idempotent: written.non_idempotent,
+        non_idempotent: written.non_idempotent || grpc,
     })
 }
 
@@ -137,8 +160,9 @@ fn budget(spec: &TrafficPolicySpec, problems: &mut Vec<Problem>) -> RetryBudget 
         problems.push(Problem::refused("spec.retryBudget.percent", "must be at most 100"));
     }
     let min_per_second = written.min_per_second.unwrap_or(default.min_per_second);
-    if min_per_second > 1_000_000 {
-        problems.push(Problem::refused("spec.retryBudget.minPerSecond", "must be at most 1000000"));
+    if min_per_second > RETRY_FLOOR_MAX {
+        let message = format!("must be at most {RETRY_FLOOR_MAX}");
+        problems.push(Problem::refused("spec.retryBudget.minPerSecond", message));
     }
     RetryBudget { percent, min_per_second }
 }

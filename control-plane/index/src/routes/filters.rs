@@ -1,8 +1,11 @@
 //! Filters of rules and of backends. Gateway API's generated types differ only in their names.
 
+use std::collections::BTreeSet;
+
 use gateway_api::experimental::httproutes as api;
+use http::header::HOST;
 use http::{HeaderName, HeaderValue};
-use weft_model::route::{HeaderModifier, HttpFilter};
+use weft_model::route::{HeaderModifier, HttpFilter, is_reserved_header};
 
 use crate::problem::Problem;
 
@@ -92,21 +95,30 @@ fn header_modifier(written: &Modifier<'_>) -> Result<HeaderModifier, String> {
     let pairs = |pairs: &[(&str, &str)]| {
         pairs.iter().map(|(name, value)| Ok((header(name)?, header_value(value)?))).collect::<Result<Vec<_>, String>>()
     };
-    Ok(HeaderModifier {
+    unreserved(HeaderModifier {
         set: pairs(&written.set)?,
         add: pairs(&written.add)?,
         remove: written.remove.iter().map(|name| header(name)).collect::<Result<_, _>>()?,
     })
 }
 
-/// Headers that frame the message, or that only a proxy may set, are not a route's to change.
+/// A name that is one; whether it is a route's to change is another question.
 fn header(name: &str) -> Result<HeaderName, String> {
-    let parsed = name.parse::<HeaderName>().map_err(|e| format!("{name:?}: {e}"))?;
-    let framing = ["connection", "content-length", "host", "te", "trailer", "transfer-encoding", "upgrade"];
-    if framing.contains(&parsed.as_str()) || parsed.as_str().starts_with("weft-") {
-        return Err(format!("header {parsed} is not a route's to change"));
+    name.parse().map_err(|e| format!("{:?}: {e}", name.chars().take(64).collect::<String>()))
+}
+
+/// Refuses a modifier of headers that are not a route's to change, by all their names.
+fn unreserved(modifier: HeaderModifier) -> Result<HeaderModifier, String> {
+    let named = modifier.set.iter().chain(&modifier.add).map(|(name, _)| name).chain(&modifier.remove);
+    // A message has one authority, of which the host field is only one spelling; a filter that changed it would leave
+    // the other (RFC 9113 §8.3.1).
+    let reserved: BTreeSet<&str> =
+        named.filter(|name| is_reserved_header(name) || *name == HOST).map(HeaderName::as_str).collect();
+    if reserved.is_empty() {
+        return Ok(modifier);
     }
-    Ok(parsed)
+    let names = reserved.into_iter().collect::<Vec<_>>().join(", ");
+    Err(format!("not a route's to change: {names}"))
 }
 
 fn header_value(value: &str) -> Result<HeaderValue, String> {

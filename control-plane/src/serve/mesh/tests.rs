@@ -176,6 +176,41 @@ async fn a_proxy_is_told_what_it_asked_for_and_its_acknowledgements_count() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_too_large_is_not_sent_and_costs_no_stream() {
+    let world = World::new(LONG);
+    let service = json!({"metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]}});
+    let headers = |rule: usize| -> Vec<_> {
+        (0..16).map(|i| json!({"name": format!("x-{i}"), "value": format!("{rule}{}", "v".repeat(4_090))})).collect()
+    };
+    let rule = |i| json!({"matches": [{"headers": headers(i)}], "backendRefs": [{"name": "web", "port": 80}]});
+    let route = |rules: usize| {
+        json!({"metadata": {"name": "r", "namespace": "shop"}, "spec": {
+            "parentRefs": [{"group": "", "kind": "Service", "name": "web"}],
+            "rules": (0..rules).map(rule).collect::<Vec<_>>()}})
+    };
+    let apply = |object| {
+        world.hub.take(&Seen { events: vec![Event::Apply(Box::new(object))], problems: Vec::new() });
+    };
+    apply(Object::Service(serde_json::from_value(service).unwrap()));
+    let mut stream = world.watch(Some("web"), hello("web-1")).await.unwrap();
+    let key = ResourceKey::Service(weft_model::ServiceKey::new("shop", "web", 80));
+    stream.say(Request::Subscribe(key.clone())).await;
+    assert_eq!(stream.hear().await.key, key);
+
+    apply(Object::HttpRoute(serde_json::from_value(route(64)).unwrap()));
+    stream.say(Request::Subscribe(ResourceKey::Mesh)).await;
+    assert_eq!(stream.hear().await.key, ResourceKey::Mesh, "the stream goes on with the next");
+    let report = world.hub.report();
+    let route_report = report.resources.iter().find(|resource| resource.kind == "HTTPRoute").unwrap();
+    assert_eq!(route_report.proxies, "0/1 proxies");
+    assert!(route_report.refused_by[0].reason.contains("4194304"), "{:?}", route_report.refused_by);
+
+    apply(Object::HttpRoute(serde_json::from_value(route(2)).unwrap()));
+    assert_eq!(stream.hear().await.key, key);
+}
+
+#[tokio::test]
 async fn who_proves_nothing_or_another_identity_is_refused() {
     let world = World::new(LONG);
     for (account, first, code) in [

@@ -14,7 +14,9 @@ fn set(total: usize) -> Outliers {
 }
 
 fn fail(breaker: &Breaker, outliers: &Outliers, times: u32, now_ms: u64) {
-    (0..times).for_each(|_| breaker.on_failure(false, &Ejection::default(), outliers, now_ms, 0));
+    for _ in 0..times {
+        breaker.on_failure(false, &Ejection::default(), outliers, now_ms, 0);
+    }
 }
 
 #[test]
@@ -155,10 +157,14 @@ proptest! {
             now_ms += later;
             let breaker = &breakers[at];
             match event {
-                0 | 1 => breaker.on_failure(false, &ejection, &outliers, now_ms, 0),
+                0 | 1 => {
+                    breaker.on_failure(false, &ejection, &outliers, now_ms, 0);
+                }
                 2 => breaker.on_success(false, &outliers),
                 3 => drop(breaker.claim_trial(now_ms).then(|| breaker.on_success(true, &outliers))),
-                4 => drop(breaker.claim_trial(now_ms).then(|| breaker.on_failure(true, &ejection, &outliers, now_ms, 0))),
+                4 => {
+                    breaker.claim_trial(now_ms).then(|| breaker.on_failure(true, &ejection, &outliers, now_ms, 0));
+                }
                 _ => drop(breaker.claim_trial(now_ms).then(|| breaker.abandon_trial())),
             }
             let out = breakers.iter().filter(|breaker| breaker.is_ejected()).count();

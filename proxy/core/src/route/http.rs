@@ -15,7 +15,7 @@ mod index;
 mod matching;
 mod rule;
 
-pub use rule::{Filters, Pick, Rule, RuleBackend, is_reserved_header};
+pub use rule::{Filters, Pick, Rule, RuleBackend};
 
 use compile::Candidate;
 use index::PathIndex;

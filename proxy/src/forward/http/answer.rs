@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 
+use super::message::Request;
+use super::responder::Own;
 use crate::admit::Refusal;
 use crate::error::Reason;
 
@@ -21,10 +23,25 @@ pub(crate) struct Audience {
     pub(crate) grpc: bool,
     /// Whether it is a meshed peer or our own application: others get a generic body and no `weft-*` header.
     pub(crate) meshed: bool,
+    /// Whether it asked by HEAD.
+    pub(crate) head: bool,
+}
+
+impl Audience {
+    /// Who asked so. gRPC is HTTP/2 only; in HTTP/1 its content type makes no client of it.
+    pub(crate) fn of(request: &Request, meshed: bool) -> Self {
+        let grpc = matches!(request, Request::Http2(head) if is_grpc(&head.headers));
+        Self { grpc, meshed, head: request.method() == Method::HEAD }
+    }
 }
 
 /// The answer to a request that is refused. **Cost:** allocates; it is off the path of what works.
-pub(crate) fn answer(refusal: &Refusal, audience: Audience) -> (Response<()>, Bytes) {
+pub(crate) fn answer(refusal: &Refusal, audience: Audience) -> Own {
+    let (head, body) = words_of(refusal, audience);
+    Own { head, body, to_head: audience.head }
+}
+
+fn words_of(refusal: &Refusal, audience: Audience) -> (Response<()>, Bytes) {
     let Refusal { reason, policy } = refusal;
     let mut response = Response::new(());
     let headers = response.headers_mut();
@@ -85,7 +102,7 @@ mod tests {
     fn a_meshed_peer_learns_reason_and_policy() {
         let policy = Some(PolicyId::new("AuthorizationPolicy", "shop", "order"));
         let refusal = Refusal { reason: Reason::Authorization, policy };
-        let (response, body) = answer(&refusal, Audience { grpc: false, meshed: true });
+        let (response, body) = words_of(&refusal, Audience { grpc: false, meshed: true, head: false });
         assert_eq!(response.status(), StatusCode::FORBIDDEN);
         assert_eq!(response.headers()[WEFT_ERROR], "authorization");
         assert_eq!(response.headers()[WEFT_POLICY], "AuthorizationPolicy/shop/order");
@@ -96,14 +113,15 @@ mod tests {
     fn a_stranger_learns_neither() {
         let policy = Some(PolicyId::new("AuthorizationPolicy", "shop", "order"));
         let refusal = Refusal { reason: Reason::Authorization, policy };
-        let (response, body) = answer(&refusal, Audience { grpc: false, meshed: false });
+        let (response, body) = words_of(&refusal, Audience { grpc: false, meshed: false, head: false });
         assert!(!response.headers().keys().any(|name| name.as_str().starts_with("weft-")));
         assert_eq!(body, "Forbidden\n");
     }
 
     #[test]
     fn grpc_gets_a_grpc_status() {
-        let (response, body) = answer(&Reason::NoEndpoints.into(), Audience { grpc: true, meshed: true });
+        let (response, body) =
+            words_of(&Reason::NoEndpoints.into(), Audience { grpc: true, meshed: true, head: false });
         assert_eq!((response.status(), body.len()), (StatusCode::OK, 0));
         assert_eq!(grpc_status(response.headers()), Some(14));
     }

@@ -2,8 +2,11 @@
 //! was passed on, the attempt failed while nothing had reached the client, or the answer broke off in the middle.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::task::Poll;
 
+use futures::FutureExt;
 use h2::Reason as H2Reason;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
@@ -33,6 +36,8 @@ pub(super) struct Attempt<'a> {
     pub(super) meshed_client: bool,
     /// How the answer is read.
     pub(super) answer_to: AnswerTo<'a>,
+    /// Whether the client waits for 100 before it sends the body.
+    pub(super) expects_continue: bool,
     /// Asked when an answer would be worth another attempt; `true` means that one will be made.
     pub(super) retry: &'a dyn Fn(Outcome) -> bool,
 }
@@ -48,6 +53,8 @@ pub(super) struct Relayed {
     pub(super) then: Then,
     /// Why it was cut, where it was.
     pub(super) broken: Option<Reason>,
+    /// What it says about the endpoint.
+    pub(super) class: Class,
 }
 
 /// What comes after an exchange on an HTTP/1 connection.
@@ -79,26 +86,38 @@ impl Attempt<'_> {
         record: &mut HttpRecord,
     ) -> Result<Relayed, Failed> {
         let Sent { mut sink, mut answer, _lease, anchor } = sent;
-        let uploaded = Cell::new(false);
+        let way_up = Cell::new(WayUp::Open);
         let (ended, relay) = {
-            let mut upload = pin!(upload(body, sink.as_mut(), &uploaded));
-            let (mut head, stream) = self.wait(&mut answer, upload.as_mut(), responder).await?;
+            let mut upload = pin!(upload(body, &mut sink, &way_up).fuse());
+            let heard = self.wait(&mut answer, upload.as_mut(), responder).await?;
+            let Answered { mut head, stream, continued } = heard;
             picked.first_byte(Class::of(head.status(), grpc_status(head.headers())), Instant::now());
             self.judge(&mut head)?;
             record.status = Some(head.status().as_u16());
             record.grpc_status = grpc_status(head.headers());
-            let is_tunnel = head.is_tunnel();
             let kept = keeps(&head);
+            let rest = self.rest(&head, kept, continued);
+            if way_up.get() != WayUp::Complete && rest == Rest::Unwanted {
+                // The connection cannot go on behind a body that nobody will read.
+                responder.close_after();
+            }
+            let is_tunnel = head.is_tunnel();
             let source = answer.into_source(&head, stream).ok_or_else(Failed::reset)?;
             let down = Body::once(source);
             let Ok((client, persistence)) = responder.begin(head, down.is_end()) else { return Err(client_gone()) };
             record.first_byte();
             let mut relay = Relay { down, client, persistence, is_tunnel, kept };
             let ended = relay.run(upload.as_mut(), record).await;
+            if rest == Rest::Wanted && ended == Ended::Complete {
+                send_rest(upload.as_mut(), &way_up).await;
+            }
             (ended, relay)
         };
-        report(picked, record, ended);
-        Ok(relay.finish(ended, sink, uploaded.get(), anchor))
+        if let Ended::ByClient { reset: Some(reason), .. } = ended {
+            sink.abort(reason);
+        }
+        let class = class_of(record, ended);
+        Ok(relay.finish(ended, sink, way_up.get() == WayUp::Complete, anchor, class))
     }
 
     /// Waits for the final head; informational ones are passed on.
@@ -107,35 +126,45 @@ impl Attempt<'_> {
         answer: &mut Answer,
         mut upload: Pin<&mut impl Future<Output = Transfer>>,
         responder: &mut Responder,
-    ) -> Result<(Response, Option<h2::RecvStream>), Failed> {
-        let mut uploading = true;
+    ) -> Result<Answered, Failed> {
         let mut informational = 0;
+        let mut continued = false;
         loop {
             // An answer beats a failing upload: a server may answer and close without reading the rest. What the other
             // arms lose when they are dropped: nothing, all keep their place.
             let heard = tokio::select! {
                 biased;
                 heard = answer.head(&self.answer_to) => heard?,
-                failed = upload.as_mut(), if uploading => match failed {
-                    Transfer::Read(_) => return Err(client_gone()),
-                    Transfer::Write(_) => {
-                        uploading = false;
-                        continue;
-                    }
+                failed = upload.as_mut() => match failed {
+                    Transfer::Read(end) => return Err(Failed::by_client(end.reason())),
+                    Transfer::Write(_) => continue,
                 },
                 () = responder.given_up() => return Err(client_gone()),
             };
             match heard {
-                Heard::Final(head, stream) => return Ok((head, stream)),
+                Heard::Final(head, stream) => return Ok(Answered { head, stream, continued }),
                 Heard::Informational(mut head) => {
                     informational += 1;
                     if informational > INFORMATIONAL_MAX {
                         return Err(Failed::reset());
                     }
+                    continued |= head.status() == StatusCode::CONTINUE;
                     self.clean(head.headers_mut());
                     responder.informational(head).await.map_err(|_gone| client_gone())?;
                 }
             }
+        }
+    }
+
+    /// Whether the server takes the rest of a request that it has answered already.
+    fn rest(&self, head: &Response, kept: bool, continued: bool) -> Rest {
+        match head {
+            // It says so by resetting the stream, or not (RFC 9113 §8.1).
+            Response::Http2(_) => Rest::Wanted,
+            // A client that was not told to continue does not send its body, and may not know whether it has to.
+            Response::Http1(_) if self.expects_continue && !continued => Rest::Unwanted,
+            Response::Http1(_) if kept => Rest::Wanted,
+            Response::Http1(_) => Rest::Unwanted,
         }
     }
 
@@ -144,10 +173,12 @@ impl Attempt<'_> {
         if self.from_proxy && says_app_connect(head.status(), head.headers()) {
             return Err(Failed::unprocessed(Reason::AppConnect));
         }
-        let status = Outcome::Status(head.status());
-        let grpc = grpc_status(head.headers()).map(Outcome::Grpc);
-        if (self.retry)(status) || grpc.is_some_and(self.retry) {
-            return Err(Failed { outcome: status, reason: Reason::UpstreamReset });
+        let by_status = Outcome::Status(head.status());
+        let by_grpc = grpc_status(head.headers()).map(Outcome::Grpc);
+        for outcome in [Some(by_status), by_grpc].into_iter().flatten() {
+            if (self.retry)(outcome) {
+                return Err(Failed { outcome, reason: Reason::UpstreamReset });
+            }
         }
         self.clean(head.headers_mut());
         for filters in self.admitted.routed().filters() {
@@ -177,10 +208,15 @@ struct Relay {
 /// How the way down ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
+    /// The client went away, or its request broke off.
+    ByClient {
+        /// What it is called.
+        reason: Reason,
+        /// What the upstream's HTTP/2 stream is to be told.
+        reset: Option<H2Reason>,
+    },
     /// Complete.
     Complete,
-    /// The client went away.
-    ClientGone,
     /// The upstream broke off.
     UpstreamBroke,
 }
@@ -189,78 +225,133 @@ impl Relay {
     async fn run(&mut self, mut upload: Pin<&mut impl Future<Output = Transfer>>, record: &mut HttpRecord) -> Ended {
         let Some(client) = &mut self.client else { return Ended::Complete };
         let mut grpc = None;
+        let mut cut = None;
         let ended = {
             let mut download = pin!(transfer(&mut self.down, client, |trailers| {
                 strip_weft(trailers);
                 grpc = grpc_status(trailers);
             }));
-            let mut uploading = true;
             loop {
                 // Nothing is lost: a dropped upload means that its side is cut anyway.
                 tokio::select! {
                     biased;
                     done = download.as_mut() => break match done {
                         Ok(()) => Ended::Complete,
-                        Err(Transfer::Read(_)) => Ended::UpstreamBroke,
-                        Err(Transfer::Write(_)) => Ended::ClientGone,
+                        Err(Transfer::Read(end)) => {
+                            cut = Some(end.passed_on(H2Reason::INTERNAL_ERROR));
+                            Ended::UpstreamBroke
+                        }
+                        Err(Transfer::Write(end)) => {
+                            Ended::ByClient { reason: Reason::ClientGone, reset: Some(end.passed_on(H2Reason::CANCEL)) }
+                        }
                     },
-                    failed = upload.as_mut(), if uploading => match failed {
-                        Transfer::Read(_) => break Ended::ClientGone,
+                    failed = upload.as_mut() => match failed {
+                        Transfer::Read(end) => break Ended::ByClient { reason: end.reason(), reset: None },
                         // The server does not want the rest; its answer may still be complete.
-                        Transfer::Write(_) => uploading = false,
+                        Transfer::Write(_) => {}
                     },
                 }
             }
         };
         record.response_bytes = self.down.bytes();
         record.grpc_status = grpc.or(record.grpc_status);
-        if ended == Ended::UpstreamBroke {
-            client.abort(H2Reason::INTERNAL_ERROR);
+        if let Some(reason) = cut {
+            client.abort(reason);
         }
         ended
     }
 
     /// Sorts out what of the two connections can be used again.
-    fn finish(self, ended: Ended, sink: Option<Sink>, uploaded: bool, anchor: Option<weft_tls::AnchorId>) -> Relayed {
+    fn finish(
+        self,
+        ended: Ended,
+        sink: Sink,
+        uploaded: bool,
+        anchor: Option<weft_tls::AnchorId>,
+        class: Class,
+    ) -> Relayed {
         let complete = ended == Ended::Complete;
         let client = match self.client {
             Some(Sink::Http1 { writer, .. }) => Some(writer),
             Some(Sink::Http2(_)) | None => None,
         };
         let broken = match ended {
+            Ended::ByClient { reason, .. } => Some(reason),
             Ended::Complete => None,
-            Ended::ClientGone => Some(Reason::ClientGone),
             Ended::UpstreamBroke => Some(Reason::UpstreamReset),
         };
         let connection = match (self.down.into_source(), sink) {
-            (Source::Http1 { reader, .. }, Some(Sink::Http1 { writer, .. })) => {
+            (Source::Http1 { reader, .. }, Sink::Http1 { writer, .. }) => {
                 Some(Connection::reunite(reader, writer, anchor))
             }
             _ => None,
         };
         let then = match (complete, self.persistence) {
             (false, _) => Then::Reset,
-            (true, _) if self.is_tunnel => Then::Tunnel,
+            (true, _) if self.is_tunnel && uploaded => Then::Tunnel,
+            // What is left of the body would be taken for the tunnel's bytes.
+            (true, _) if self.is_tunnel => Then::Reset,
             (true, Persistence::KeepAlive) if uploaded => Then::KeepAlive,
             (true, Persistence::KeepAlive | Persistence::Close) => Then::Close,
         };
-        let reusable = complete && (self.is_tunnel || (uploaded && self.kept));
-        Relayed { upstream: connection.filter(|_| reusable), client, then, broken }
+        let reusable = complete && uploaded && (self.is_tunnel || self.kept);
+        Relayed { upstream: connection.filter(|_| reusable), client, then, broken, class }
     }
 }
 
+/// How far the request's body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WayUp {
+    /// All of it was passed on.
+    Complete,
+    /// One side failed.
+    Failed,
+    /// There is more to come.
+    Open,
+}
+
+/// What becomes of the rest of a request whose answer is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// Nobody reads it.
+    Unwanted,
+    /// It is passed on, as it would be without us.
+    Wanted,
+}
+
+/// A final head.
+struct Answered {
+    head: Response,
+    stream: Option<h2::RecvStream>,
+    /// Whether 100 came before it.
+    continued: bool,
+}
+
 /// Passes the request's body up, then watches the client. Resolves only when one side fails.
-async fn upload(body: &mut Body, sink: Option<&mut Sink>, uploaded: &Cell<bool>) -> Transfer {
-    if let Some(sink) = sink
+async fn upload(body: &mut Body, sink: &mut Sink, way_up: &Cell<WayUp>) -> Transfer {
+    if !sink.is_ended()
         && let Err(failed) = transfer(body, sink, strip_weft).await
     {
-        if let Transfer::Read(_) = &failed {
-            sink.abort(H2Reason::CANCEL);
+        way_up.set(WayUp::Failed);
+        if let Transfer::Read(end) = &failed {
+            sink.abort(end.passed_on(H2Reason::CANCEL));
         }
         return failed;
     }
-    uploaded.set(true);
+    way_up.set(WayUp::Complete);
     Transfer::Read(body.broken().await)
+}
+
+/// Passes on what is left of a request whose answer the client has. Whoever ends it now takes nothing from anybody.
+async fn send_rest(mut upload: Pin<&mut impl Future<Output = Transfer>>, way_up: &Cell<WayUp>) {
+    poll_fn(|cx| {
+        if way_up.get() == WayUp::Open {
+            // How it failed is of no interest any more.
+            drop(upload.as_mut().poll(cx));
+        }
+        if way_up.get() == WayUp::Open { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
 }
 
 /// Whether the server will take another request on an HTTP/1 connection.
@@ -268,19 +359,18 @@ fn keeps(head: &Response) -> bool {
     matches!(head, Response::Http1(head) if head.persistence == Persistence::KeepAlive)
 }
 
-/// Tells the balancer how the endpoint did.
-fn report(picked: &mut Picked, record: &HttpRecord, ended: Ended) {
+/// What an answer that was begun says about the endpoint.
+fn class_of(record: &HttpRecord, ended: Ended) -> Class {
     let status = record.status.and_then(|status| StatusCode::from_u16(status).ok());
-    let class = match ended {
+    match ended {
         Ended::UpstreamBroke => Class::Failure,
-        Ended::ClientGone | Ended::Complete => {
+        Ended::ByClient { .. } | Ended::Complete => {
             status.map_or(Class::Success, |status| Class::of(status, record.grpc_status))
         }
-    };
-    picked.report(class, Instant::now());
+    }
 }
 
 /// Whoever asked is not there any more: no answer, no further attempt, nobody's fault upstream.
 fn client_gone() -> Failed {
-    Failed { outcome: Outcome::Reset, reason: Reason::ClientGone }
+    Failed::by_client(Reason::ClientGone)
 }

@@ -1,20 +1,17 @@
 //! Bodies on their way: read as frames from either version of HTTP, written as frames to either, with the receiver's
 //! pace as the sender's. Invariant: what is not complete is never ended as if it were.
 
-use std::cell::Cell;
 use std::future::{pending, poll_fn};
-use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
-use weft_proxy_core::h1::{BodyDecoder, BodyEncoder, Frame};
+use weft_proxy_core::h1::{BodyDecoder, BodyEncoder, BodyError, Frame};
 
+use super::replay::{Replay, Replayable};
+use crate::error::Reason;
 use crate::h1::{BodyFailed, Reader, Writer};
-
-/// Bodies up to this size are kept for a further attempt (design §6).
-const REPLAY_BYTES_MAX: usize = 64 * 1024;
 
 /// Why a body did not arrive or could not be passed on.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +25,34 @@ pub(crate) enum BodyEnd {
     /// The receiver ended the HTTP/2 stream.
     #[error("the receiver ended the stream: {0}")]
     Reset(h2::Reason),
+}
+
+impl BodyEnd {
+    /// Why, when it is the client's body that did not arrive.
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            Self::Http1(BodyFailed::Framing(BodyError::Truncated) | BodyFailed::Io(_)) | Self::Reset(_) => {
+                Reason::ClientGone
+            }
+            Self::Http1(BodyFailed::Framing(_)) => Reason::BadRequest,
+            // A message that contradicts its content-length; the crate has reset the stream already.
+            Self::Http2(error) if error.is_library() => Reason::BadRequest,
+            Self::Http2(_) => Reason::ClientGone,
+        }
+    }
+
+    /// What the far side's HTTP/2 stream is reset with: the same as this side's, unless that would say that all is
+    /// well or that nothing was done. Some clients take those for the end of the message (RFC 9113 §8.1, §8.7).
+    pub(crate) fn passed_on(&self, otherwise: h2::Reason) -> h2::Reason {
+        let reason = match self {
+            Self::Http2(error) if error.is_reset() && error.is_remote() => error.reason(),
+            Self::Reset(reason) => Some(*reason),
+            Self::Http1(_) | Self::Http2(_) => None,
+        };
+        reason
+            .filter(|reason| !matches!(*reason, h2::Reason::NO_ERROR | h2::Reason::REFUSED_STREAM))
+            .unwrap_or(otherwise)
+    }
 }
 
 /// Where frames come from.
@@ -92,34 +117,6 @@ pub(crate) struct Body {
     replay: Option<Replay>,
 }
 
-#[derive(Debug, Default)]
-struct Replay {
-    /// Read from the source so far, while it is kept.
-    frames: Vec<Frame>,
-    bytes: usize,
-    /// The next of `frames` that the current attempt sends.
-    next: usize,
-    /// Whether all that was read is kept; shared with who decides on further attempts while the body is being sent.
-    whole: Replayable,
-}
-
-/// Whether a body can be sent again from its start.
-#[derive(Clone, Debug)]
-pub(crate) struct Replayable(Rc<Cell<bool>>);
-
-impl Default for Replayable {
-    fn default() -> Self {
-        Self(Rc::new(Cell::new(true)))
-    }
-}
-
-impl Replayable {
-    /// Whether it can as of now.
-    pub(crate) fn get(&self) -> bool {
-        self.0.get()
-    }
-}
-
 impl Body {
     /// A body that is sent once.
     pub(crate) fn once(source: Source) -> Self {
@@ -133,12 +130,17 @@ impl Body {
 
     /// Tells, also while the body is being sent, whether it can be sent again.
     pub(crate) fn replayable(&self) -> Replayable {
-        self.replay.as_ref().map_or_else(|| Replayable(Rc::new(Cell::new(false))), |replay| replay.whole.clone())
+        self.replay.as_ref().map_or_else(Replayable::never, Replay::replayable)
     }
 
     /// Payload read so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Whether nothing of it is still to come from the sender.
+    pub(crate) fn is_read(&self) -> bool {
+        self.source.is_end()
     }
 
     /// Whether the current attempt has sent everything.
@@ -148,9 +150,7 @@ impl Body {
 
     /// Goes back to the first frame. `false` when that is no longer kept.
     pub(crate) fn rewind(&mut self) -> bool {
-        let Some(replay) = &mut self.replay else { return false };
-        replay.next = 0;
-        replay.whole.get()
+        self.replay.as_mut().is_some_and(Replay::rewind)
     }
 
     /// The source, for what comes after the body.
@@ -191,31 +191,6 @@ impl Body {
     }
 }
 
-impl Replay {
-    fn is_done(&self) -> bool {
-        self.next >= self.frames.len()
-    }
-
-    /// The next kept frame of a further attempt.
-    fn again(&mut self) -> Option<Frame> {
-        let frame = self.frames.get(self.next)?.clone();
-        self.next += 1;
-        Some(frame)
-    }
-
-    fn keep(&mut self, frame: &Frame, len: usize) {
-        self.bytes += len;
-        if self.bytes > REPLAY_BYTES_MAX {
-            self.whole.0.set(false);
-            self.frames = Vec::new();
-            self.next = 0;
-        } else {
-            self.frames.push(frame.clone());
-            self.next = self.frames.len();
-        }
-    }
-}
-
 /// Where frames go.
 #[derive(Debug)]
 pub(crate) enum Sink {
@@ -227,29 +202,70 @@ pub(crate) enum Sink {
         encoder: BodyEncoder,
     },
     /// An HTTP/2 stream.
-    Http2(SendStream<Bytes>),
+    Http2(Http2Sink),
+}
+
+/// The sending half of an HTTP/2 stream. Dropped before its end it is reset.
+#[derive(Debug)]
+pub(crate) struct Http2Sink {
+    stream: SendStream<Bytes>,
+    ended: bool,
+    /// What it is reset with.
+    cut: h2::Reason,
+}
+
+impl Drop for Http2Sink {
+    fn drop(&mut self) {
+        if !self.ended {
+            // Left to itself h2 would say CANCEL, which some clients take for an orderly end of a response.
+            self.stream.send_reset(self.cut);
+        }
+    }
 }
 
 impl Sink {
+    /// The request's half of a stream; `ended`: its head was all.
+    pub(crate) fn http2_request(stream: SendStream<Bytes>, ended: bool) -> Self {
+        Self::Http2(Http2Sink { stream, ended, cut: h2::Reason::CANCEL })
+    }
+
+    /// The response's half of a stream.
+    pub(crate) fn http2_response(stream: SendStream<Bytes>) -> Self {
+        Self::Http2(Http2Sink { stream, ended: false, cut: h2::Reason::INTERNAL_ERROR })
+    }
+
+    /// Whether the head was all, and has been sent.
+    pub(crate) fn is_ended(&self) -> bool {
+        matches!(self, Self::Http2(Http2Sink { ended: true, .. }))
+    }
+
     /// Writes a piece; `last` says that nothing follows it.
     async fn data(&mut self, data: Bytes, last: bool) -> Result<(), BodyEnd> {
         match self {
             Self::Http1 { writer, encoder } => Ok(writer.data(encoder, data).await?),
-            Self::Http2(stream) => send_h2(stream, data, last).await,
+            Self::Http2(sink) => {
+                send_h2(&mut sink.stream, data, last).await?;
+                sink.ended = last;
+                Ok(())
+            }
         }
     }
 
-    /// Ends the body. With `ended`, the last piece said so already.
-    fn finish(&mut self, trailers: Option<HeaderMap>, ended: bool) -> Result<(), BodyEnd> {
+    /// Ends the body, unless its last piece said so already.
+    fn finish(&mut self, trailers: Option<HeaderMap>) -> Result<(), BodyEnd> {
         match self {
             Self::Http1 { writer, encoder } => {
                 Ok(writer.finish(encoder, trailers.as_ref()).map_err(BodyFailed::from)?)
             }
-            Self::Http2(stream) => Ok(match trailers {
-                Some(trailers) => stream.send_trailers(trailers)?,
-                None if ended => {}
-                None => stream.send_data(Bytes::new(), true)?,
-            }),
+            Self::Http2(sink) if sink.ended => Ok(()),
+            Self::Http2(sink) => {
+                match trailers {
+                    Some(trailers) => sink.stream.send_trailers(trailers)?,
+                    None => sink.stream.send_data(Bytes::new(), true)?,
+                }
+                sink.ended = true;
+                Ok(())
+            }
         }
     }
 
@@ -265,7 +281,7 @@ impl Sink {
     pub(crate) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<h2::Reason> {
         match self {
             Self::Http1 { .. } => Poll::Pending,
-            Self::Http2(stream) => match stream.poll_reset(cx) {
+            Self::Http2(sink) => match sink.stream.poll_reset(cx) {
                 Poll::Ready(Ok(reason)) => Poll::Ready(reason),
                 // The connection is gone, and the stream with it.
                 Poll::Ready(Err(_error)) => Poll::Ready(h2::Reason::CANCEL),
@@ -278,7 +294,10 @@ impl Sink {
     pub(crate) fn abort(&mut self, reason: h2::Reason) {
         match self {
             Self::Http1 { .. } => {}
-            Self::Http2(stream) => stream.send_reset(reason),
+            Self::Http2(sink) => {
+                sink.stream.send_reset(reason);
+                sink.ended = true;
+            }
         }
     }
 }
@@ -289,12 +308,21 @@ async fn send_h2(stream: &mut SendStream<Bytes>, mut data: Bytes, last: bool) ->
         stream.reserve_capacity(data.len());
         let granted = match poll_fn(|cx| stream.poll_capacity(cx)).await {
             Some(granted) => granted?,
-            None => return Err(BodyEnd::Reset(h2::Reason::CANCEL)),
+            None => return Err(BodyEnd::Reset(reset_reason(stream))),
         };
         let piece = data.split_to(granted.min(data.len()));
         stream.send_data(piece, last && data.is_empty())?;
     }
     Ok(())
+}
+
+/// Why a stream takes no more.
+fn reset_reason(stream: &mut SendStream<Bytes>) -> h2::Reason {
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    match stream.poll_reset(&mut cx) {
+        Poll::Ready(Ok(reason)) => reason,
+        Poll::Ready(Err(_)) | Poll::Pending => h2::Reason::CANCEL,
+    }
 }
 
 /// Which side of a transfer failed.
@@ -314,20 +342,19 @@ pub(crate) async fn transfer(
     sink: &mut Sink,
     on_trailers: impl FnOnce(&mut HeaderMap),
 ) -> Result<(), Transfer> {
-    let mut ended = false;
     loop {
         match next_frame(body, sink).await? {
             Frame::Data(data) => {
-                ended = body.is_end();
-                sink.data(data, ended).await.map_err(Transfer::Write)?;
+                let last = body.is_end();
+                sink.data(data, last).await.map_err(Transfer::Write)?;
             }
             Frame::Trailers(mut trailers) => {
                 on_trailers(&mut trailers);
-                sink.finish(Some(trailers), ended).map_err(Transfer::Write)?;
+                sink.finish(Some(trailers)).map_err(Transfer::Write)?;
                 break;
             }
             Frame::End => {
-                sink.finish(None, ended).map_err(Transfer::Write)?;
+                sink.finish(None).map_err(Transfer::Write)?;
                 break;
             }
         }
@@ -356,4 +383,24 @@ async fn ready_now<T>(future: impl Future<Output = T>) -> Option<T> {
         Poll::Pending => Poll::Ready(None),
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What says "all is well" or "nothing was done" is not passed on for a message that was cut.
+    #[test]
+    fn misleading_resets_are_replaced() {
+        let instead = h2::Reason::INTERNAL_ERROR;
+        for (said, passed_on) in [
+            (h2::Reason::NO_ERROR, instead),
+            (h2::Reason::REFUSED_STREAM, instead),
+            (h2::Reason::CANCEL, h2::Reason::CANCEL),
+        ] {
+            assert_eq!(BodyEnd::Reset(said).passed_on(instead), passed_on);
+        }
+        assert_eq!(BodyEnd::Http1(BodyError::Truncated.into()).reason(), Reason::ClientGone);
+        assert_eq!(BodyEnd::Http1(BodyError::ChunkSizeInvalid.into()).reason(), Reason::BadRequest);
+    }
 }

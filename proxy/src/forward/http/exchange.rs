@@ -6,25 +6,28 @@ use std::time::Duration;
 
 use http::Method;
 use smallvec::SmallVec;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use weft_model::EndpointAddr;
+use weft_model::route::Timeouts;
 use weft_proxy_core::classify::Class;
+use weft_proxy_core::h1::Persistence;
 use weft_proxy_core::path::normalize;
-use weft_proxy_core::retry::{self, Decision, Outcome, Replay};
+use weft_proxy_core::retry::{self, Decision, Outcome, Replay, StopCause};
 
-use super::answer::{Audience, answer, is_grpc};
+use super::answer::{Audience, answer};
 use super::attempt::{Attempt, Relayed, Then};
-use super::body::{Body, Replayable, Source};
+use super::body::{Body, Source};
 use super::headers::{introduce, strip_weft};
 use super::message::Request;
+use super::replay::Replayable;
 use super::responder::Responder;
-use super::upstream::{Failed, send};
+use super::upstream::{Failed, Head, Sender};
 use super::{Gate, Http, Session};
 use crate::admit::{self, Admitted, Asked, Decided, Refusal};
 use crate::balance::{Choice, Picked, Via, balance};
 use crate::error::Reason;
 use crate::h1::{Connection, Reader, Writer};
-use crate::record::{HttpRecord, Mtls, Protocol, Verdict};
+use crate::record::{Event, HttpRecord, Mtls, Protocol, Recorder, Verdict};
 use crate::route;
 
 /// A request with its body and the way back.
@@ -55,22 +58,21 @@ impl Http {
     pub(super) async fn exchange(&self, session: &Session, incoming: Incoming) -> After {
         let Incoming { mut request, source, mut responder } = incoming;
         let mut record = self.begin_record(session, &request);
-        let audience = Audience { grpc: is_grpc(request.headers()), meshed: session.is_meshed() };
+        let audience = Audience::of(&request, session.is_meshed());
         let mut body = Body::replayed(source);
         let relayed = self.relay(session, &mut request, &mut body, &mut responder, &mut record).await;
         record.request_bytes = body.bytes();
-        let whole = body.is_end();
-        let reader = match body.into_source() {
-            Source::Http1 { reader, .. } => Some(reader),
-            Source::Http2 { .. } => None,
-        };
+        let body_was_read = body.is_read();
+        let reader = reader_of(body.into_source(), request);
         match relayed {
-            Ok(Relayed { upstream, client, then, broken }) => {
+            Ok(Relayed { upstream, client, then, broken, class: _ }) => {
                 record.finish(broken.map_or(Ok(()), Err));
                 After { reader, writer: client, then, tunnel: upstream.filter(|_| then == Then::Tunnel) }
             }
             Err(refusal) => {
-                let (writer, then) = refuse(&refusal, audience, whole, &mut responder, &mut record).await;
+                // Boxed: few come here, and all would pay for its size.
+                let refused = refuse(session, &refusal, audience, body_was_read, &mut responder, &mut record);
+                let (writer, then) = Box::pin(refused).await;
                 record.finish(Err(refusal.reason));
                 After { reader, writer, then, tunnel: None }
             }
@@ -102,7 +104,7 @@ impl Http {
         record: &mut HttpRecord,
     ) -> Result<Relayed, Refusal> {
         let Some(_permit) = self.requests.try_acquire() else { return Err(Reason::Overloaded.into()) };
-        request.check_authority()?;
+        request.check()?;
         strip_weft(request.headers_mut());
         let admitted = self.admit(session, request, record)?;
         record.traffic.route = admitted.routed().route().cloned();
@@ -110,11 +112,7 @@ impl Http {
         if session.drain.is_draining() {
             responder.close_after();
         }
-        let attempts = self.attempts(session, request, body, responder, &admitted, record);
-        match admitted.routed().timeouts().request {
-            Some(limit) => timeout(limit, attempts).await.unwrap_or(Err(Reason::RequestTimeout.into())),
-            None => attempts.await,
-        }
+        self.attempts(Job { session, admitted: &admitted }, request, body, responder, record).await
     }
 
     /// Chapters 3 and 4.
@@ -148,39 +146,40 @@ impl Http {
     /// Chapters 5 and 6, as often as is safe or asked for.
     async fn attempts(
         &self,
-        session: &Session,
-        request: &Request,
+        job: Job<'_>,
+        request: &mut Request,
         body: &mut Body,
         responder: &mut Responder,
-        admitted: &Admitted,
         record: &mut HttpRecord,
     ) -> Result<Relayed, Refusal> {
-        let retries = Retries::new(admitted, request.method(), body);
+        let Job { session, admitted } = job;
+        let retries = Retries::new(admitted, &self.recorder, request.method(), body);
+        let limits = Limits::of(admitted.routed().timeouts());
         let mut tried = SmallVec::<[u64; 4]>::new();
+        let mut before = None;
         loop {
             let choice = Choice { client: session.client, tried: &tried, own: &self.own };
-            let mut picked = balance(admitted, choice).await?;
+            // That no endpoint is left says less than why the last one was of no use.
+            let mut picked =
+                limits.within(balance(admitted, choice)).await?.map_err(|reason| before.unwrap_or(reason))?;
             tried.extend(picked.endpoint().map(|endpoint| endpoint.id()));
             describe(record, &picked);
-            let attempt = Box::pin(self.attempt(session, request, body, responder, admitted, &retries, &mut picked, record));
-            let ended = match admitted.routed().timeouts().backend_request {
-                Some(limit) => timeout(limit, attempt).await.unwrap_or(Err(timed_out())),
-                None => attempt.await,
-            };
-            let failed = match ended {
+            let attempt = Box::pin(self.attempt(job, request, body, responder, &retries, &mut picked, record));
+            let failed = match limits.attempt(attempt).await {
                 Ok(relayed) => return Ok(relayed),
                 Err(failed) => failed,
             };
-            if failed.reason != Reason::ClientGone {
-                picked.report(Class::Failure, Instant::now());
+            if failed.is_upstreams() {
+                self.report(&mut picked, failed.class());
             }
             drop(picked);
-            let gone = responder.has_begun() || failed.reason == Reason::ClientGone;
-            if gone || !retries.again(failed.outcome) || !body.rewind() {
+            let is_last = responder.has_begun() || failed.is_clients() || failed.reason == Reason::RequestTimeout;
+            if is_last || !retries.again(failed) || !body.rewind() {
                 return Err(reason_for(session, failed).into());
             }
+            before = Some(reason_for(session, failed));
             record.retries += 1;
-            sleep(retries.pause()).await;
+            limits.within(sleep(retries.pause())).await?;
         }
     }
 
@@ -188,24 +187,36 @@ impl Http {
     #[expect(clippy::too_many_arguments, reason = "what one attempt reads, changes and reports to")]
     async fn attempt(
         &self,
-        session: &Session,
-        request: &Request,
+        job: Job<'_>,
+        request: &mut Request,
         body: &mut Body,
         responder: &mut Responder,
-        admitted: &Admitted,
         retries: &Retries<'_>,
         picked: &mut Picked,
         record: &mut HttpRecord,
     ) -> Result<Relayed, Failed> {
-        let sent = send(request, body.is_end(), picked, &self.pool, &self.dialer).await?;
+        let sender = Sender { pool: &self.pool, dialer: &self.dialer, reuse: !retries.met_stale() };
+        let head = match (request.http2(retries.may_follow()), &*request) {
+            (Some(head), _) => Head::Http2 { head, is_end: body.is_end() },
+            (None, Request::Http1(head)) => Head::Http1(head),
+            (None, Request::Http2(_)) => return Err(Failed::unprocessed(Reason::Internal)),
+        };
+        // Nothing is lost: a client that gave up needs no connection.
+        let sent = tokio::select! {
+            biased;
+            sent = sender.send(head, picked) => sent?,
+            () = responder.given_up() => return Err(Failed::by_client(Reason::ClientGone)),
+        };
         let attempt = Attempt {
-            admitted,
+            admitted: job.admitted,
             from_proxy: matches!(picked.via(), Via::MeshTls(_) | Via::Own),
-            meshed_client: session.is_meshed(),
+            meshed_client: job.session.is_meshed(),
             answer_to: request.answer_to(),
+            expects_continue: request.expects_continue(),
             retry: &|outcome| retries.by_policy(outcome),
         };
         let mut relayed = attempt.run(sent, body, responder, picked, record).await?;
+        self.report(picked, relayed.class);
         if relayed.then != Then::Tunnel
             && let Some(connection) = relayed.upstream.take()
         {
@@ -213,6 +224,20 @@ impl Http {
         }
         Ok(relayed)
     }
+
+    /// Tells the balancer how the endpoint did.
+    fn report(&self, picked: &mut Picked, class: Class) {
+        if picked.report(class, Instant::now()) {
+            self.recorder.count(Event::Ejected);
+        }
+    }
+}
+
+/// A request that was let in, and by whom it came.
+#[derive(Clone, Copy, Debug)]
+struct Job<'a> {
+    session: &'a Session,
+    admitted: &'a Admitted,
 }
 
 /// Where a request's path is judged, it must have one reading, and that one is forwarded (semantics 40).
@@ -226,12 +251,7 @@ fn judge_path(request: &mut Request) -> Result<(), Reason> {
 }
 
 /// Makes the head what the next hop is to see.
-fn prepare(
-    session: &Session,
-    request: &mut Request,
-    admitted: &Admitted,
-    record: &HttpRecord,
-) -> Result<(), Refusal> {
+fn prepare(session: &Session, request: &mut Request, admitted: &Admitted, record: &HttpRecord) -> Result<(), Refusal> {
     let headers = request.headers_mut();
     if let Gate::Inbound { peer } = &session.gate {
         introduce(headers, session.client, peer.as_ref());
@@ -256,6 +276,7 @@ fn describe(record: &mut HttpRecord, picked: &Picked) {
 
 /// Answers a request that is refused. Also says what becomes of an HTTP/1 connection.
 async fn refuse(
+    session: &Session,
     refusal: &Refusal,
     audience: Audience,
     body_was_read: bool,
@@ -265,20 +286,21 @@ async fn refuse(
     if responder.has_begun() || refusal.reason == Reason::ClientGone {
         return (None, Then::Reset);
     }
-    // HTTP/2 has a word for "not processed" that every client understands (semantics 26).
-    if refusal.reason == Reason::AppConnect && audience.meshed && responder.refuse_stream() {
+    // HTTP/2 has a word for "not processed" that the peer's proxy understands (semantics 26).
+    if refusal.reason == Reason::AppConnect && session.peer().is_some() && responder.refuse_stream() {
         return (None, Then::Close);
     }
     if !body_was_read {
         responder.close_after();
     }
-    let (head, text) = answer(refusal, audience);
-    record.status = Some(head.status().as_u16());
+    let own = answer(refusal, audience);
+    record.status = Some(own.head.status().as_u16());
     record.grpc_status = audience.grpc.then(|| u16::from(refusal.reason.grpc_code()));
-    record.response_bytes = text.len() as u64;
+    record.response_bytes = if own.to_head { 0 } else { own.body.len() as u64 };
     record.first_byte();
-    match responder.own(head, text).await {
-        Ok(writer) => (writer, if body_was_read { Then::KeepAlive } else { Then::Close }),
+    match responder.own(own).await {
+        Ok((writer, Persistence::KeepAlive)) => (writer, Then::KeepAlive),
+        Ok((writer, Persistence::Close)) => (writer, Then::Close),
         Err(error) => {
             tracing::debug!(error = &error as &dyn std::error::Error, "an answer of ours did not reach the client");
             (None, Then::Reset)
@@ -286,18 +308,58 @@ async fn refuse(
     }
 }
 
-/// What the client is told when there is no further attempt. Next to the application every failure to connect is the
-/// application's.
+/// What the client is told when there is no further attempt. Next to the application all that it did not begin to work
+/// on is the application's refusal.
 fn reason_for(session: &Session, failed: Failed) -> Reason {
-    let connecting = matches!(failed.reason, Reason::ConnectRefused | Reason::ConnectTimeout);
     match session.gate {
-        Gate::Inbound { .. } if connecting => Reason::AppConnect,
+        Gate::Inbound { .. } if failed.outcome == Outcome::Unprocessed => Reason::AppConnect,
         Gate::Inbound { .. } | Gate::Outbound => failed.reason,
     }
 }
 
-fn timed_out() -> Failed {
-    Failed { outcome: Outcome::TimedOut, reason: Reason::BackendTimeout }
+/// What is left of an HTTP/1 client's connection, with the memory of its head for the next one.
+fn reader_of(source: Source, request: Request) -> Option<Reader> {
+    let Source::Http1 { mut reader, .. } = source else { return None };
+    if let Request::Http1(head) = request {
+        reader.recycle(head.headers);
+    }
+    Some(reader)
+}
+
+/// The deadlines of one request.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// When all attempts must have ended.
+    request: Option<Instant>,
+    /// How long one may take.
+    attempt: Option<Duration>,
+}
+
+impl Limits {
+    fn of(timeouts: Timeouts) -> Self {
+        let Timeouts { request, backend_request } = timeouts;
+        Self { request: request.map(|limit| Instant::now() + limit), attempt: backend_request }
+    }
+
+    /// Something between attempts.
+    async fn within<T>(&self, future: impl Future<Output = T>) -> Result<T, Reason> {
+        match self.request {
+            Some(at) => timeout_at(at, future).await.or(Err(Reason::RequestTimeout)),
+            None => Ok(future.await),
+        }
+    }
+
+    /// One attempt.
+    async fn attempt<T>(&self, attempt: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+        let own = self.attempt.map(|limit| Instant::now() + limit);
+        let (at, reason) = match (own, self.request) {
+            (None, None) => return attempt.await,
+            (Some(own), Some(request)) if request <= own => (request, Reason::RequestTimeout),
+            (Some(own), _) => (own, Reason::BackendTimeout),
+            (None, Some(request)) => (request, Reason::RequestTimeout),
+        };
+        timeout_at(at, attempt).await.unwrap_or(Err(Failed { outcome: Outcome::TimedOut, reason }))
+    }
 }
 
 fn verdict(decided: Decided) -> Verdict {
@@ -311,25 +373,30 @@ fn verdict(decided: Decided) -> Verdict {
 /// Keeps account of one request's further attempts.
 struct Retries<'a> {
     admitted: &'a Admitted,
-    method: &'a Method,
+    recorder: &'a Recorder,
+    method: Method,
     made: Cell<u32>,
     /// The decision that was made for an answer, so that it is paid for once.
     decided: Cell<Option<Duration>>,
     pause: Cell<Duration>,
+    /// Whether the last attempt met a connection that was of no use any more.
+    met_stale: Cell<bool>,
     replayable: Replayable,
 }
 
 impl<'a> Retries<'a> {
-    fn new(admitted: &'a Admitted, method: &'a Method, body: &Body) -> Self {
+    fn new(admitted: &'a Admitted, recorder: &'a Recorder, method: &Method, body: &Body) -> Self {
         if let Some(service) = &admitted.routed().service {
             service.budget.deposit(Instant::now().into_std());
         }
         Self {
             admitted,
-            method,
+            recorder,
+            method: method.clone(),
             made: Cell::new(0),
             decided: Cell::new(None),
             pause: Cell::new(Duration::ZERO),
+            met_stale: Cell::new(false),
             replayable: body.replayable(),
         }
     }
@@ -345,9 +412,22 @@ impl<'a> Retries<'a> {
         after.is_some()
     }
 
+    /// Whether there may be another attempt at all, so that the head must be kept.
+    fn may_follow(&self) -> bool {
+        self.admitted.routed().service.is_some() || self.made.get() == 0
+    }
+
+    fn met_stale(&self) -> bool {
+        self.met_stale.get()
+    }
+
     /// Whether a failed attempt is followed by another; pays for it, unless [`Retries::by_policy`] did.
-    fn again(&self, outcome: Outcome) -> bool {
-        let Some(after) = self.decided.take().or_else(|| self.decide(outcome)) else { return false };
+    fn again(&self, failed: Failed) -> bool {
+        // Without a service there is no other endpoint and no budget; one stale connection is worth a second try.
+        let is_worth_it = self.admitted.routed().service.is_some() || (failed.is_stale() && self.made.get() == 0);
+        let decide = || is_worth_it.then(|| self.decide(failed.outcome)).flatten();
+        let Some(after) = self.decided.take().or_else(decide) else { return false };
+        self.met_stale.set(failed.is_stale());
         self.made.set(self.made.get() + 1);
         self.pause.set(after);
         true
@@ -359,21 +439,27 @@ impl<'a> Retries<'a> {
 
     fn decide(&self, outcome: Outcome) -> Option<Duration> {
         let routed = self.admitted.routed();
-        // Without a service there is no other endpoint and no budget; one stale connection is worth a second try.
-        if routed.service.is_none() && (outcome != Outcome::ReusedClosed || self.made.get() > 0) {
-            return None;
-        }
         let whole = self.replayable.get();
         let attempt = retry::Attempt {
             outcome,
-            method: self.method,
+            method: &self.method,
             policy: routed.retry(),
             retries: self.made.get(),
             replay: if whole { Replay::Whole } else { Replay::Lost },
         };
-        let Decision::Retry { after } = retry::may_retry(&attempt, fastrand::u64(..)) else { return None };
-        let now = Instant::now().into_std();
-        let paid = |service: &crate::discovery::Service| service.budget.withdraw(&routed.retry_budget, now);
-        routed.service.as_deref().is_none_or(paid).then_some(after)
+        let after = match retry::may_retry(&attempt, fastrand::u64(..)) {
+            Decision::Retry { after } => after,
+            Decision::Stop(StopCause::Body) => {
+                self.recorder.count(Event::RetryTooLarge);
+                return None;
+            }
+            Decision::Stop(StopCause::Attempts | StopCause::Method | StopCause::Outcome) => return None,
+        };
+        let Some(service) = &routed.service else { return Some(after) };
+        let paid = service.budget.withdraw(&routed.retry_budget, Instant::now().into_std());
+        if !paid {
+            self.recorder.count(Event::RetryBudgetEmpty);
+        }
+        paid.then_some(after)
     }
 }

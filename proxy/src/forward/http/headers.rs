@@ -1,11 +1,11 @@
 //! Which headers pass the proxy, and which it adds. Invariant: a `weft-*` field that arrives at an application or a
 //! proxy was written by a proxy (semantics 42).
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::net::IpAddr;
 
-use http::header::{HeaderName, HeaderValue};
 use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use weft_model::{ClientAddr, SpiffeId};
 
@@ -32,13 +32,15 @@ pub(crate) fn introduce(headers: &mut HeaderMap, client: ClientAddr, peer: Optio
 }
 
 fn ip_value(ip: IpAddr) -> HeaderValue {
+    const UNKNOWN: HeaderValue = HeaderValue::from_static("unknown");
     // The longest IPv6 text has 39 characters.
     let mut text = bytes::BytesMut::with_capacity(40);
-    // Writing into a growing buffer cannot fail, and an address is always a valid field value.
-    drop(write!(text, "{ip}"));
-    HeaderValue::from_maybe_shared(text.freeze()).unwrap_or_else(|_invalid| HeaderValue::from_static("unknown"))
+    // Neither happens: the buffer grows, and an address is always a valid field value.
+    match write!(text, "{ip}") {
+        Ok(()) => HeaderValue::from_maybe_shared(text.freeze()).unwrap_or(UNKNOWN),
+        Err(fmt::Error) => UNKNOWN,
+    }
 }
-
 
 #[cfg(test)]
 mod tests {

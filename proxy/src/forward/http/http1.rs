@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::Method;
 use tokio::time::timeout;
-use weft_proxy_core::h1::{BodyDecoder, HeadError, Persistence, RequestHead};
+use weft_proxy_core::h1::{BodyDecoder, Persistence, RequestHead};
 
 use super::answer::{Audience, answer};
 use super::attempt::Then;
@@ -17,14 +17,14 @@ use super::{Http, Session};
 use crate::error::Reason;
 use crate::h1::{ReadError, Reader, Writer, begin, into_io, is_too_large};
 use crate::io::Io;
-use crate::record::Protocol;
+use crate::record::{HttpRecord, Protocol};
 
 /// How long a head may take once its first byte is there. Waiting for that byte has no limit: closing idle connections
 /// is the client's and the drain's business, and a timer here would race with its next request.
 const HEAD_MAX: Duration = Duration::from_secs(30);
 /// How long the rest of a request that we will not read is waited for before its connection is closed, so that the
 /// answer is not lost to a reset (RFC 9112 §9.6).
-const LINGER_MAX: Duration = Duration::from_secs(2);
+const LINGER_MAX: Duration = Duration::from_secs(5);
 
 /// How HTTP ended on a connection.
 #[derive(Debug)]
@@ -44,21 +44,31 @@ pub(super) async fn serve(http: &Rc<Http>, io: Io, session: &Session) -> Http1En
     let (mut reader, mut writer) = begin(io);
     loop {
         if !wait_for_request(&mut reader, session).await {
-            writer.shutdown().await;
+            // Whether it took our end or not, there is nothing more to do for it.
+            drop(timeout(LINGER_MAX, writer.shutdown()).await);
             return Http1End::Closed;
         }
         let head = match timeout(HEAD_MAX, reader.request()).await {
             Ok(Ok(Some(head))) => head,
             Ok(Ok(None)) => return Http1End::Closed,
             Ok(Err(ReadError::Head(error))) => {
-                refuse_head(http, session, &error, &mut writer).await;
-                linger(&mut reader, &mut writer).await;
+                tracing::debug!(error = &error as &dyn std::error::Error, client = %session.client, "head refused");
+                let reason = if is_too_large(error) { Reason::HeadersTooLarge } else { Reason::BadRequest };
+                Box::pin(refuse_head(http, session, reason, &mut reader, &mut writer)).await;
                 return Http1End::Closed;
             }
-            Ok(Err(ReadError::Ended | ReadError::Io(_))) | Err(_) => return Http1End::Closed,
+            Ok(Err(ReadError::Ended | ReadError::Io(_))) => {
+                record_head(http, session).finish(Err(Reason::ClientGone));
+                return Http1End::Closed;
+            }
+            Err(_slow) => {
+                Box::pin(refuse_head(http, session, Reason::BadRequest, &mut reader, &mut writer)).await;
+                return Http1End::Closed;
+            }
         };
         let After { reader: read, writer: written, then, tunnel } =
             http.exchange(session, incoming(head, reader, writer)).await;
+        // What is dropped in the middle of a message is reset.
         let (Some(read), Some(written)) = (read, written) else { return Http1End::Closed };
         (reader, writer) = (read, written);
         match then {
@@ -68,7 +78,7 @@ pub(super) async fn serve(http: &Rc<Http>, io: Io, session: &Session) -> Http1En
                 return Http1End::Closed;
             }
             Then::Reset => {
-                into_io(reader, writer).into_iter().for_each(Io::reset);
+                writer.break_off();
                 return Http1End::Closed;
             }
             Then::Tunnel => {
@@ -106,23 +116,29 @@ fn persistence(head: &RequestHead) -> Persistence {
 }
 
 /// Answers a head that cannot be read; the connection ends with it.
-async fn refuse_head(http: &Http, session: &Session, error: &HeadError, writer: &mut Writer) {
-    let reason = if is_too_large(error) { Reason::HeadersTooLarge } else { Reason::BadRequest };
-    let mut record = http.recorder.http(session.direction(), Protocol::Http1, session.client, session.dst);
+async fn refuse_head(http: &Http, session: &Session, reason: Reason, reader: &mut Reader, writer: &mut Writer) {
+    let mut record = record_head(http, session);
     record.status = Some(reason.status().as_u16());
-    tracing::debug!(error = error as &dyn std::error::Error, client = %session.client, "a request head was refused");
-    let (head, body) = answer(&reason.into(), Audience { grpc: false, meshed: session.is_meshed() });
-    let told = writer.last_words(head, body).await;
-    if told.is_ok() {
+    let own = answer(&reason.into(), Audience { grpc: false, meshed: session.is_meshed(), head: false });
+    let told = timeout(LINGER_MAX, writer.last_words(own.head, own.body)).await;
+    if matches!(told, Ok(Ok(()))) {
         record.first_byte();
     }
     record.finish(Err(reason));
+    linger(reader, writer).await;
+}
+
+/// The record of a request of which nothing is known.
+fn record_head(http: &Http, session: &Session) -> HttpRecord {
+    http.recorder.http(session.direction(), Protocol::Http1, session.client, session.dst)
 }
 
 /// Ends our half and reads on for a moment, so that the client gets to read the answer before it sees the end.
 async fn linger(reader: &mut Reader, writer: &mut Writer) {
-    writer.shutdown().await;
-    let drained = async { while matches!(reader.skim().await, Ok(1..)) {} };
+    let drained = async {
+        writer.shutdown().await;
+        while matches!(reader.skim().await, Ok(1..)) {}
+    };
     // Whether it ended or the time ran out, there is nothing more to do for it.
     drop(timeout(LINGER_MAX, drained).await);
 }

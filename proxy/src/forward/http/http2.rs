@@ -13,15 +13,17 @@ use super::exchange::Incoming;
 use super::message::Request;
 use super::responder::Responder;
 use super::{Http, Session};
-use crate::connect::h2::{CONNECTION_WINDOW, HEADER_LIST_BYTES_MAX, SEND_BUFFER, STREAM_WINDOW};
+use crate::connect::h2::{CONNECTION_WINDOW, HEADER_LIST_BYTES_READ, SEND_BUFFER, STREAM_WINDOW, STREAMS_MAX};
+use crate::error::Reason;
 use crate::io::Io;
+use crate::record::Protocol;
 
-/// Streams of one connection at once (the field's usual bound); what is beyond waits at the client.
-const STREAMS_MAX: u32 = 1000;
 /// Streams that a peer may open and reset before we looked at them: the bound on rapid reset (CVE-2023-44487).
 const RESET_PENDING_MAX: usize = 64;
 /// How long the preface and the first SETTINGS may take.
 const PREFACE_MAX: Duration = Duration::from_secs(10);
+/// A connection that carries nothing for so long is ended (design §6); GOAWAY makes that safe for a request on its way.
+const IDLE_MAX: Duration = Duration::from_secs(300);
 /// How often a client is probed, and how long it may take to answer (semantics 20).
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -32,7 +34,7 @@ pub(super) async fn serve(http: &Rc<Http>, io: Io, session: Session) {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
-        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_header_list_size(HEADER_LIST_BYTES_READ)
         .max_concurrent_streams(STREAMS_MAX)
         .max_pending_accept_reset_streams(RESET_PENDING_MAX);
     let Ok(Ok(mut connection)) = timeout(PREFACE_MAX, builder.handshake::<_, Bytes>(io)).await else { return };
@@ -57,11 +59,23 @@ async fn streams(http: &Rc<Http>, connection: &mut Connection<Io, Bytes>, sessio
                 told = true;
                 continue;
             }
+            () = sleep(IDLE_MAX), if !told => {
+                if !connection.has_streams() {
+                    connection.graceful_shutdown();
+                    told = true;
+                }
+                continue;
+            }
         };
         let (request, responder) = match accepted {
             Some(Ok(stream)) => stream,
             Some(Err(error)) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, client = %session.client, "HTTP/2 failed");
+                if error.is_library() {
+                    // The crate has refused a client that does not keep to the protocol, or floods us.
+                    let record = http.recorder.http(session.direction(), Protocol::Http2, session.client, session.dst);
+                    record.finish(Err(Reason::BadRequest));
+                }
                 return;
             }
             None => return,

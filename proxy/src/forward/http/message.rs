@@ -1,11 +1,12 @@
 //! Heads of either version of HTTP, for the parts of the story that do not care which.
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, StatusCode, Uri, header, request, response};
 use weft_proxy_core::h1::{AnswerTo, RequestHead, ResponseHead};
 use weft_proxy_core::route::http::RequestView;
 
+use crate::connect::h2::HEADER_LIST_BYTES_MAX;
 use crate::error::Reason;
 
 /// A request's head.
@@ -60,12 +61,9 @@ impl Request {
         }
     }
 
-    /// Whether it asks to turn the connection into a tunnel.
-    pub(crate) fn wants_tunnel(&self) -> bool {
-        match self {
-            Self::Http1(head) => head.upgrade.is_some() || head.method == Method::CONNECT,
-            Self::Http2(_) => false,
-        }
+    /// Whether an HTTP/1 client waits for 100 before it sends the body.
+    pub(crate) fn expects_continue(&self) -> bool {
+        matches!(self, Self::Http1(head) if head.expect_continue)
     }
 
     /// Replaces the path; the query stays.
@@ -82,25 +80,56 @@ impl Request {
             None => path.to_owned(),
         };
         let mut parts = std::mem::take(uri).into_parts();
-        parts.path_and_query =
-            Some(PathAndQuery::from_maybe_shared(Bytes::from(text)).or(Err(Reason::BadRequest))?);
+        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(Bytes::from(text)).or(Err(Reason::BadRequest))?);
         *uri = Uri::from_parts(parts).or(Err(Reason::BadRequest))?;
         Ok(())
     }
 
-    /// Refuses what has two readings of who is asked: RFC 9113 §8.3.1 demands that `Host` agrees with `:authority`.
+    /// Refuses what the HTTP/1 codec would refuse as well: a head that is too large, and two readings of who is asked
+    /// (RFC 9113 §8.3.1 demands that `Host` agrees with `:authority`, and forbids user information).
     ///
     /// # Errors
-    /// [`Reason::BadRequest`].
-    pub(crate) fn check_authority(&self) -> Result<(), Reason> {
+    /// [`Reason::BadRequest`], [`Reason::HeadersTooLarge`].
+    pub(crate) fn check(&self) -> Result<(), Reason> {
         let Self::Http2(head) = self else { return Ok(()) };
+        if list_bytes(head) > HEADER_LIST_BYTES_MAX as usize {
+            return Err(Reason::HeadersTooLarge);
+        }
         let mut hosts = head.headers.get_all(header::HOST).iter();
-        match (head.uri.authority(), hosts.next(), hosts.next()) {
+        let authority = head.uri.authority().map(Authority::as_str);
+        if authority.is_some_and(|authority| authority.contains('@')) {
+            return Err(Reason::BadRequest);
+        }
+        match (authority, hosts.next(), hosts.next()) {
             (_, _, Some(_)) | (None, None, None) => Err(Reason::BadRequest),
-            (Some(authority), Some(host), None) if host != authority.as_str() => Err(Reason::BadRequest),
+            (Some(authority), Some(host), None) if !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => {
+                Err(Reason::BadRequest)
+            }
             (_, _, None) => Ok(()),
         }
     }
+
+    /// The head of an HTTP/2 request as it is sent on. With `again`, it can be had once more; otherwise its fields are
+    /// taken and not copied.
+    pub(crate) fn http2(&mut self, again: bool) -> Option<http::Request<()>> {
+        let Self::Http2(head) = self else { return None };
+        let mut request = http::Request::new(());
+        *request.method_mut() = head.method.clone();
+        *request.uri_mut() = head.uri.clone();
+        *request.version_mut() = http::Version::HTTP_2;
+        *request.headers_mut() = if again { head.headers.clone() } else { std::mem::take(&mut head.headers) };
+        Some(request)
+    }
+}
+
+/// The size of a head as RFC 9113 §6.5.2 counts it: 32 bytes for each field, pseudo-fields included.
+fn list_bytes(head: &request::Parts) -> usize {
+    const FIELD: usize = 32;
+    let pseudo = ":method:scheme:authority:path".len() + 4 * FIELD + head.method.as_str().len();
+    let path = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let authority = head.uri.authority().map_or(0, |authority| authority.as_str().len());
+    let fields: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD).sum();
+    pseudo + path + authority + fields
 }
 
 /// A response's head.

@@ -6,7 +6,9 @@ use std::io;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use http::response;
-use weft_proxy_core::h1::{AnswerTo, BodyEncoder, Persistence, ResponseHead, Version, response_from_h2, response_to_h2};
+use weft_proxy_core::h1::{
+    AnswerTo, BodyEncoder, BodyLength, Persistence, ResponseHead, Version, response_from_h2, response_to_h2,
+};
 
 use super::body::Sink;
 use super::message::Response;
@@ -28,6 +30,16 @@ pub(crate) enum Responder {
     },
     /// An HTTP/2 stream.
     Http2(SendResponse<Bytes>),
+}
+
+/// An answer of ours.
+#[derive(Debug)]
+pub(crate) struct Own {
+    pub(crate) head: http::Response<()>,
+    /// What it says, also where it is not sent.
+    pub(crate) body: Bytes,
+    /// Whether HEAD asked: then the body is not sent (RFC 9110 §9.3.2).
+    pub(crate) to_head: bool,
 }
 
 /// Why an answer could not be begun.
@@ -70,9 +82,7 @@ impl Responder {
                 writer.informational(&*http1(head, false)?, *version);
                 Ok(writer.flush().await?)
             }
-            (Self::Http2(stream), head) => {
-                Ok(stream.send_informational(http::Response::from_parts(http2(head)?, ()))?)
-            }
+            (Self::Http2(stream), head) => Ok(stream.send_informational(http::Response::from_parts(http2(head)?, ()))?),
             (Self::Begun, _) => Err(RespondError::Begun),
         }
     }
@@ -93,36 +103,41 @@ impl Responder {
             Self::Http2(mut stream) => {
                 let head = http::Response::from_parts(http2(head)?, ());
                 let sink = stream.send_response(head, is_end)?;
-                Ok(((!is_end).then_some(Sink::Http2(sink)), Persistence::KeepAlive))
+                Ok(((!is_end).then(|| Sink::http2_response(sink)), Persistence::KeepAlive))
             }
         }
     }
 
-    /// Sends an answer of our own. Gives an HTTP/1 writer back.
+    /// Sends an answer of our own. Gives an HTTP/1 writer back, and says what becomes of its connection.
     ///
     /// # Errors
     /// The client is gone.
-    pub(crate) async fn own(&mut self, head: http::Response<()>, body: Bytes) -> Result<Option<Writer>, RespondError> {
+    pub(crate) async fn own(&mut self, answer: Own) -> Result<(Option<Writer>, Persistence), RespondError> {
+        let Own { head, body, to_head } = answer;
         let (parts, ()) = head.into_parts();
         match std::mem::replace(self, Self::Begun) {
             Self::Begun => Err(RespondError::Begun),
             Self::Http1 { mut writer, version, persistence } => {
-                let head = own_response(parts.status, parts.headers, body.len());
+                let length = if to_head { BodyLength::None } else { BodyLength::Known(body.len() as u64) };
+                let head = own_response(parts.status, parts.headers, length);
                 let outgoing = writer.response(&head, version, persistence);
                 let mut encoder = BodyEncoder::new(outgoing.body);
-                let written = writer.data(&mut encoder, body).await.and_then(|()| Ok(writer.finish(&mut encoder, None)?));
+                let body = if to_head { Bytes::new() } else { body };
+                let written =
+                    writer.data(&mut encoder, body).await.and_then(|()| Ok(writer.finish(&mut encoder, None)?));
                 written.map_err(io::Error::other)?;
                 writer.flush().await?;
-                Ok(Some(writer))
+                Ok((Some(writer), outgoing.persistence))
             }
             Self::Http2(mut stream) => {
                 let head = http::Response::from_parts(parts, ());
-                let mut sink = stream.send_response(head, body.is_empty())?;
-                if !body.is_empty() {
-                    // Our own texts are shorter than any window.
+                let is_end = to_head || body.is_empty();
+                let mut sink = stream.send_response(head, is_end)?;
+                if !is_end {
+                    // Our own texts are short enough to wait in the crate for a window.
                     sink.send_data(body, true)?;
                 }
-                Ok(None)
+                Ok((None, Persistence::KeepAlive))
             }
         }
     }

@@ -5,21 +5,25 @@ use std::task::Poll;
 
 use h2::RecvStream;
 use h2::client::ResponseFuture;
-use weft_proxy_core::h1::{AnswerTo, BodyDecoder, Persistence};
+use tokio::time::Instant;
+use weft_proxy_core::classify::Class;
+use weft_proxy_core::h1::{AnswerTo, BodyDecoder, Persistence, RequestHead};
 use weft_proxy_core::retry::Outcome;
-use weft_tls::AnchorId;
+use weft_tls::{AnchorId, StreamEnd};
 
 use super::body::{Sink, Source};
-use super::message::{Request, Response};
+use super::message::Response;
 use crate::balance::Picked;
+use crate::connect::Dialer;
 use crate::connect::h2::Lease;
-use crate::connect::pool::{Pool, ShareError};
-use crate::connect::{ConnectError, Dialer};
-use crate::error::Reason;
+use crate::connect::pool::{H2_PER_ENDPOINT_MAX, Pool, ShareError};
+use crate::error::{Blame, Reason};
 use crate::h1::{Connection, ReadError, Reader};
 
 /// Informational answers to one request: more is an attack, or a server gone wrong (guess; real ones send one or two).
 pub(crate) const INFORMATIONAL_MAX: u32 = 32;
+/// Shared connections that are tried for one request: those that one endpoint may have, and a new one.
+const SHARED_TRIED_MAX: usize = H2_PER_ENDPOINT_MAX + 1;
 
 /// An attempt that failed before its answer reached the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,17 +48,50 @@ impl Failed {
     pub(crate) fn from_h2(error: &h2::Error) -> Self {
         let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
         if error.is_remote() && (refused || error.is_go_away()) {
-            return Self::unprocessed(Reason::ConnectRefused);
+            return Self::unprocessed(Reason::UpstreamReset);
         }
         Self::reset()
+    }
+
+    /// Whoever asked is not there any more, or asked for nonsense: no further attempt, nobody's fault upstream.
+    pub(crate) fn by_client(reason: Reason) -> Self {
+        Self { outcome: Outcome::Reset, reason }
+    }
+
+    /// Whether it is the client's doing.
+    pub(crate) fn is_clients(self) -> bool {
+        self.reason.blame() == Blame::Client
+    }
+
+    /// Whether it is the endpoint's doing, and not ours or the client's.
+    pub(crate) fn is_upstreams(self) -> bool {
+        self.reason.blame() == Blame::Upstream
+    }
+
+    /// Whether it was an open connection that was of no use any more: a new one to the very same server may be.
+    pub(crate) fn is_stale(self) -> bool {
+        match self.outcome {
+            Outcome::ReusedClosed => true,
+            Outcome::Unprocessed => self.reason == Reason::UpstreamReset,
+            Outcome::Grpc(_) | Outcome::Reset | Outcome::Status(_) | Outcome::TimedOut => false,
+        }
+    }
+
+    /// What it says about the endpoint.
+    pub(crate) fn class(self) -> Class {
+        match self.outcome {
+            Outcome::Grpc(code) => Class::of_grpc(code),
+            Outcome::Status(status) => Class::of_http(status),
+            Outcome::Reset | Outcome::ReusedClosed | Outcome::TimedOut | Outcome::Unprocessed => Class::Failure,
+        }
     }
 }
 
 /// A request that was sent, its body still to come.
 #[derive(Debug)]
 pub(crate) struct Sent {
-    /// Where the body goes. `None`: the head was all.
-    pub(crate) sink: Option<Sink>,
+    /// Where the body goes.
+    pub(crate) sink: Sink,
     /// Where the answer comes from.
     pub(crate) answer: Answer,
     /// Our place on a shared connection.
@@ -86,56 +123,82 @@ pub(crate) enum Heard {
     Informational(Response),
 }
 
-/// Opens a connection or takes one from the pool, and sends the head.
-///
-/// **Cancel:** gives the attempt up.
-///
-/// # Errors
-/// Nothing of the request was processed.
-pub(crate) async fn send(
-    request: &Request,
-    body_ended: bool,
-    picked: &mut Picked,
-    pool: &Pool,
-    dialer: &Dialer,
-) -> Result<Sent, Failed> {
-    match request {
-        Request::Http1(head) => {
-            let connected = if head.expect_continue || request.wants_tunnel() {
-                // A refusal or a tunnel ends the connection: no reason to spend a pooled one.
-                pool.fresh_http1(picked, dialer).await.map(|connection| (connection, false))
-            } else {
-                pool.http1(picked, dialer).await
-            };
-            let (connection, reused) = connected.map_err(|error| connect_failed(&error))?;
-            picked.sent(tokio::time::Instant::now());
-            let anchor = connection.anchor();
-            let Connection { reader, mut writer, .. } = connection;
-            let encoder = writer.request(head, Persistence::KeepAlive);
-            let sink = Some(Sink::Http1 { writer, encoder });
-            Ok(Sent { sink, answer: Answer::Http1 { reader, reused }, _lease: None, anchor })
+/// What a request is sent by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sender<'a> {
+    pub(crate) pool: &'a Pool,
+    pub(crate) dialer: &'a Dialer,
+    /// Whether an open HTTP/1 connection may be used; not after one turned out to be closed.
+    pub(crate) reuse: bool,
+}
+
+/// What of a request goes up first.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "lives for one call, which takes it apart")]
+pub(crate) enum Head<'a> {
+    /// With the connection that its body will follow on.
+    Http1(&'a RequestHead),
+    /// On a shared connection; `is_end`: it is all.
+    Http2 { head: http::Request<()>, is_end: bool },
+}
+
+impl Sender<'_> {
+    /// Opens a connection or takes one from the pool, and sends the head.
+    ///
+    /// **Cancel:** gives the attempt up.
+    ///
+    /// # Errors
+    /// Nothing of the request was processed.
+    pub(crate) async fn send(&self, head: Head<'_>, picked: &mut Picked) -> Result<Sent, Failed> {
+        match head {
+            Head::Http1(head) => self.http1(head, picked).await,
+            Head::Http2 { head, is_end } => self.http2(head, is_end, picked).await,
         }
-        Request::Http2(parts) => {
-            let lease = pool.http2(picked, dialer).await.map_err(|error| match error {
-                ShareError::Connect(error) => connect_failed(&error),
-                ShareError::Preface(_) => Failed::unprocessed(Reason::ConnectRefused),
-            })?;
-            let gone = |lease: &Lease| {
+    }
+
+    async fn http1(&self, head: &RequestHead, picked: &mut Picked) -> Result<Sent, Failed> {
+        let tunnel = head.upgrade.is_some() || head.method == http::Method::CONNECT;
+        // A refusal or a tunnel ends the connection: no reason to spend a pooled one.
+        let connected = if self.reuse && !head.expect_continue && !tunnel {
+            self.pool.http1(picked, self.dialer).await
+        } else {
+            self.pool.fresh_http1(picked, self.dialer).await.map(|connection| (connection, false))
+        };
+        let (connection, reused) = connected.map_err(|error| connect_failed(&error.into()))?;
+        picked.sent(Instant::now());
+        let anchor = connection.anchor();
+        let Connection { reader, mut writer, .. } = connection;
+        let encoder = writer.request(head, Persistence::KeepAlive);
+        let sink = Sink::Http1 { writer, encoder };
+        Ok(Sent { sink, answer: Answer::Http1 { reader, reused }, _lease: None, anchor })
+    }
+
+    async fn http2(&self, head: http::Request<()>, is_end: bool, picked: &mut Picked) -> Result<Sent, Failed> {
+        // A shared connection may turn out to be closed, or to have been told to take no more. Nothing was sent then,
+        // and the next one, in the end a new one, is as good.
+        for _ in 0..SHARED_TRIED_MAX {
+            let lease = self.pool.http2(picked, self.dialer).await.map_err(|error| connect_failed(&error))?;
+            let Ok(mut stream) = lease.ready().await else {
                 lease.retire();
-                // The stream was never opened.
-                Failed::unprocessed(Reason::ConnectRefused)
+                continue;
             };
-            let Ok(mut stream) = lease.ready().await else { return Err(gone(&lease)) };
-            picked.sent(tokio::time::Instant::now());
-            let head = http::Request::from_parts((**parts).clone(), ());
-            let Ok((answer, sink)) = stream.send_request(head, body_ended) else { return Err(gone(&lease)) };
-            let sink = (!body_ended).then_some(Sink::Http2(sink));
-            Ok(Sent { sink, answer: Answer::Http2(answer), _lease: Some(lease), anchor: None })
+            picked.sent(Instant::now());
+            return match stream.send_request(head, is_end) {
+                Ok((answer, sink)) => {
+                    let sink = Sink::http2_request(sink, is_end);
+                    Ok(Sent { sink, answer: Answer::Http2(answer), _lease: Some(lease), anchor: None })
+                }
+                Err(error) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "a request could not be begun");
+                    Err(Failed::unprocessed(Reason::UpstreamReset))
+                }
+            };
         }
+        Err(Failed::unprocessed(Reason::UpstreamReset))
     }
 }
 
-fn connect_failed(error: &ConnectError) -> Failed {
+fn connect_failed(error: &ShareError) -> Failed {
     tracing::debug!(error = error as &dyn std::error::Error, "no connection to an endpoint");
     Failed::unprocessed(error.reason())
 }
@@ -150,10 +213,18 @@ impl Answer {
     pub(crate) async fn head(&mut self, to: &AnswerTo<'_>) -> Result<Heard, Failed> {
         match self {
             Self::Http1 { reader, reused } => match reader.response(to).await {
-                Ok(head) if head.is_informational() => Ok(Heard::Informational(Response::Http1(Box::new(head)))),
+                Ok(head) if head.is_informational() => {
+                    // Whatever comes now, the server had begun to answer.
+                    *reused = false;
+                    Ok(Heard::Informational(Response::Http1(Box::new(head))))
+                }
                 Ok(head) => Ok(Heard::Final(Response::Http1(Box::new(head)), None)),
                 Err(ReadError::Ended | ReadError::Io(_)) if *reused && !reader.has_some() => {
                     Err(Failed { outcome: Outcome::ReusedClosed, reason: Reason::UpstreamReset })
+                }
+                // In TLS 1.3 a client learns only here that its certificate was refused.
+                Err(ReadError::Io(error)) if StreamEnd::of(&error).is_certificate_refused() => {
+                    Err(Failed::unprocessed(Reason::IdentityMismatch))
                 }
                 Err(error) => {
                     tracing::debug!(error = &error as &dyn std::error::Error, "no answer from an endpoint");

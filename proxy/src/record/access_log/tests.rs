@@ -87,7 +87,7 @@ async fn a_connection_is_one_line_too() {
 async fn lines_that_wait_are_bounded_and_the_rest_is_written() {
     let out = Slow::default();
     let held = out.0.lock().unwrap();
-    let log = AccessLog::start(out.clone(), Arc::new(Registry::new(WallClock::system()))).unwrap();
+    let log = AccessLog::start(out.clone(), Arc::new(Registry::new(&WallClock::system()))).unwrap();
     let mut taken = 0;
     for _ in 0..4 * LINES_QUEUED_MAX {
         let facts = Arc::new(request_facts("/"));

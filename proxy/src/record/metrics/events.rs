@@ -28,18 +28,17 @@ macro_rules! named {
 
 named! {
     /// Something that is counted.
-    Event, 20:
+    Event, 19:
     AccessLogDropped, "weft_access_log_dropped", "Access log lines dropped because writing them was too slow.";
     AcceptFailed, "weft_accept_failures", "Connections that the kernel could not hand over.";
     ConnectionAccepted, "weft_connections_accepted", "Connections taken from the kernel.";
     ConnectionHandedOver, "weft_connections_handed_over", "Connections served by another worker than the one that accepted them.";
-    ConnectionRefused, "weft_connections_refused", "Connections refused because a limit was reached.";
     DetectTimeout, "weft_detect_timeouts", "Connections whose client said nothing in time for detection.";
     Ejected, "weft_ejections", "Endpoints left out for a while after failures.";
-    HttpAfterTrial, "weft_opaque_trials_abandoned", "Upstream connections closed unused because the client spoke HTTP after all.";
+    HttpAfterTrial, "weft_opaque_trials_abandoned", "Upstream connections closed unused because the client spoke HTTP or mesh TLS after all.";
     IdentityMismatch, "weft_identity_mismatches", "Peers that proved another identity than expected.";
     LoopRefused, "weft_loops_refused", "Connections refused because they came back to us or were never captured.";
-    PlaintextRefused, "weft_plaintext_refused", "Plaintext connections refused by strict ports.";
+    PlaintextRefused, "weft_plaintext_refused", "Plaintext connections and requests refused by strict ports.";
     RetryBudgetEmpty, "weft_retry_budget_exhausted", "Retries not made because the budget was used up.";
     RetryTooLarge, "weft_retry_too_large", "Retries not made because the request was too large to keep.";
     SeriesOverflow, "weft_metrics_overflow", "Counts put under overflow or other because no series was left.";
@@ -53,10 +52,8 @@ named! {
 
 named! {
     /// Something that has a value.
-    Gauge, 5:
-    Connections, "weft_connections", "Connections being served.";
+    Gauge, 3:
     Draining, "weft_draining", "Whether the proxy drains (1) or serves (0).";
-    RequestsInFlight, "weft_requests_in_flight", "HTTP requests being served.";
     UpstreamIdle, "weft_upstream_idle_connections", "Connections to endpoints kept for the next request.";
     Workers, "weft_workers", "Worker threads.";
 }

@@ -13,7 +13,7 @@ use crate::record::Event;
 
 #[tokio::test(start_paused = true)]
 async fn shards_are_summed() {
-    let registry = Arc::new(Registry::new(WallClock::system()));
+    let registry = Arc::new(Registry::new(&WallClock::system()));
     let shards = [registry.shard(), registry.shard(), registry.shard()];
     for (shard, requests) in shards.iter().zip(1..) {
         for _ in 0..requests {
@@ -27,7 +27,7 @@ async fn shards_are_summed() {
 
 #[tokio::test(start_paused = true)]
 async fn one_shard_is_written_while_it_is_read() {
-    let registry = Arc::new(Registry::new(WallClock::system()));
+    let registry = Arc::new(Registry::new(&WallClock::system()));
     let theirs = Arc::clone(&registry);
     let worker = std::thread::spawn(move || {
         let shard = theirs.shard();
@@ -49,7 +49,7 @@ async fn one_shard_is_written_while_it_is_read() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_series_goes_and_begins_anew() {
-    let registry = Arc::new(Registry::new(WallClock::system()));
+    let registry = Arc::new(Registry::new(&WallClock::system()));
     let shard = registry.shard();
     request(&shard, "idle");
     request(&shard, "busy");
@@ -65,7 +65,7 @@ async fn an_idle_series_goes_and_begins_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn a_series_that_lives_in_one_shard_stays_in_all() {
-    let registry = Arc::new(Registry::new(WallClock::system()));
+    let registry = Arc::new(Registry::new(&WallClock::system()));
     let (first, second) = (registry.shard(), registry.shard());
     request(&first, "a");
     for _ in 0..3 {
@@ -78,7 +78,7 @@ async fn a_series_that_lives_in_one_shard_stays_in_all() {
 
 #[tokio::test(start_paused = true)]
 async fn an_open_connection_keeps_its_series() {
-    let registry = Arc::new(Registry::new(WallClock::system()));
+    let registry = Arc::new(Registry::new(&WallClock::system()));
     let shard = registry.shard();
     let handle = shard.tcp_opened(&traffic("db"), Instant::now());
     handle.bytes(7, 0);
@@ -92,7 +92,7 @@ async fn an_open_connection_keeps_its_series() {
 
 #[tokio::test(start_paused = true)]
 async fn beyond_the_bound_series_are_counted_together() {
-    let registry = Arc::new(Registry::new(WallClock::system()));
+    let registry = Arc::new(Registry::new(&WallClock::system()));
     let shard = registry.shard();
     let beyond = 5;
     for n in 0..SERIES_MAX + beyond {
@@ -112,7 +112,7 @@ async fn beyond_the_bound_series_are_counted_together() {
 
 #[tokio::test(start_paused = true)]
 async fn outcomes_are_bounded() {
-    let registry = Arc::new(Registry::new(WallClock::system()));
+    let registry = Arc::new(Registry::new(&WallClock::system()));
     let shard = registry.shard();
     for status in 100..600 {
         shard.request(&facts("a", status), Instant::now(), None);

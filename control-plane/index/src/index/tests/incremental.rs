@@ -30,17 +30,18 @@ fn object() -> impl Strategy<Value = Object> {
         let target = if named { json!("web") } else { json!(8080) };
         let mut ports = vec![json!({"name": "p", "port": 80, "targetPort": target})];
         ports.extend(two.then(|| json!({"name": "q", "port": 81, "appProtocol": "grpc"})));
-        let ip = if ip == 0 { "None".to_owned() } else { format!("10.96.0.{ip}") };
-        mk_service_with(name, &ip, Value::Array(ports), json!({"selector": {"app": selects}}))
+        let ip = ["None", "10.96.0.1", "10.96.0.2", "192.0.2.96"][usize::from(ip)];
+        mk_service_with(name, ip, Value::Array(ports), json!({"selector": {"app": selects}}))
     });
     let workload = (0..4usize, app(), 0..4u8, any::<bool>(), any::<bool>(), 8080..8083u16).prop_map(
         |(name, app, ip, terminating, ready, port)| {
             let more = json!({"terminating": terminating, "ready": ready, "ports": [{"name": "web", "port": port}]});
-            mk_workload_with(WORKLOADS[name], app, &format!("10.0.0.{}", ip + 1), more)
+            let ip = ["10.0.0.1", "10.0.0.2", "192.0.2.3", "fd00::4"][usize::from(ip)];
+            mk_workload_with(WORKLOADS[name], app, ip, more)
         },
     );
     let slice = (app(), app(), 1..6u8).prop_map(|(name, service, host)| {
-        mk_slice(name, service, "p", 8080, json!([{"addresses": [format!("10.0.0.{host}")]}]))
+        mk_slice(name, service, "p", 8080, json!([{"addresses": [format!("192.0.2.{host}")]}]))
     });
     let route = (app(), app(), app(), any::<bool>()).prop_map(|(name, parent, backend, foreign)| {
         let parents = json!([{"group": "", "kind": "Service", "namespace": "shop", "name": parent}]);
@@ -63,6 +64,9 @@ fn object() -> impl Strategy<Value = Object> {
     let mesh = (app(), 0..3u8, any::<bool>(), any::<bool>()).prop_map(|(name, scope, strict, overridable)| {
         let mut spec = json!({"mtls": {"mode": if strict { "Strict" } else { "Permissive" }}, "overridable": overridable,
             "protocols": [{"port": if strict { 8080 } else { 8081 }, "protocol": "Http"}]});
+        if scope == 0 && overridable {
+            spec["networks"] = json!(["192.0.2.0/30"]);
+        }
         if scope == 2 {
             spec["selector"] = json!({"matchLabels": {"app": name}});
         }
@@ -94,7 +98,8 @@ fn keys() -> Vec<ServiceKey> {
 }
 
 fn answers(index: &Index) -> Answers {
-    let hosts = (1..6u8).map(|host| [10, 0, 0, host]).chain((1..4u8).map(|host| [10, 96, 0, host]));
+    let hosts =
+        (1..6u8).flat_map(|host| [[10, 0, 0, host], [10, 96, 0, host], [192, 0, 2, host], [192, 0, 2, 95 + host]]);
     let addrs = hosts.flat_map(|ip| [80, 81, 8080, 8081].map(|port| SocketAddr::from((ip, port))));
     let both = keys().into_iter().flat_map(|key| [("shop", key.clone()), ("client", key)]);
     Answers {

@@ -77,6 +77,28 @@ fn what_cannot_be_honoured_answers_500_or_never_matches_and_is_told() {
 }
 
 #[test]
+fn headers_that_are_not_a_routes_to_change_are_named() {
+    let filter = |kind: &str, name: &str, modifier: serde_json::Value| json!({"type": kind, name: modifier});
+    let pair = |name: &str| json!({"name": name, "value": "x"});
+    let request = json!({"set": [pair("Keep-Alive"), pair("x-fine")], "add": [pair("Proxy-Connection")],
+        "remove": ["weft-client-id", "Host"]});
+    let response = json!({"remove": ["te"]});
+    let index = index(&world(json!([
+        {"filters": [filter("RequestHeaderModifier", "requestHeaderModifier", request)], "backendRefs": [backend("v1")]},
+        {"backendRefs": [{"name": "v1", "port": 80,
+            "filters": [filter("ResponseHeaderModifier", "responseHeaderModifier", response)]}]},
+        {"backendRefs": [backend("v1")]},
+    ])));
+    let told = status(&index, Kind::HttpRoute, "r");
+    assert_eq!(fields(&told), ["spec.rules[0].filters[0]", "spec.rules[1].backendRefs[0].filters[0]"]);
+    let message = &told.problems[0].message;
+    assert!(message.contains("host, keep-alive, proxy-connection, weft-client-id;"), "{message}");
+    let rules = &service(&index, "web").http_routes[0].rules;
+    assert_eq!(rules.iter().map(|rule| rule.backends.len()).collect::<Vec<_>>(), [0, 1, 1]);
+    assert_eq!(rules[1].backends[0].target, BackendTarget::Invalid);
+}
+
+#[test]
 fn a_route_without_a_rule_that_matches_stays_a_route() {
     let regex = json!({"path": {"type": "RegularExpression", "value": "/a.*"}});
     let index = index(&world(json!([{"matches": [regex], "backendRefs": [backend("v1")]}])));

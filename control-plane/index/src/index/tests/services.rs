@@ -160,6 +160,24 @@ fn traffic_policies_apply_to_service_and_port_by_precedence() {
 }
 
 #[test]
+fn grpc_codes_are_for_posts() {
+    let retry = |retry: serde_json::Value| {
+        let spec = json!({"targetRefs": [{"kind": "Service", "name": "web"}], "retry": retry});
+        let index = index(&[mk_service("web", "10.96.0.1"), mk_policy("TrafficPolicy", "p", spec)]);
+        let told = status(&index, Kind::TrafficPolicy, "p");
+        let fields = fields(&told).join(" ");
+        service(&index, "web").retry.map(|retry| (retry.non_idempotent, retry.on_reset)).ok_or(fields)
+    };
+    assert_eq!(retry(json!({"codes": [503]})), Ok((false, true)));
+    assert_eq!(retry(json!({"grpcCodes": [8]})), Ok((true, false)), "a broken connection is not among them");
+    assert_eq!(retry(json!({"grpcCodes": [8, 14]})), Ok((true, true)), "a broken connection is UNAVAILABLE");
+    assert_eq!(retry(json!({"grpcCodes": [14], "onReset": false})), Ok((true, false)));
+    let mixed = json!({"codes": [503], "grpcCodes": [14]});
+    assert_eq!(retry(mixed), Err("spec.retry.grpcCodes".to_owned()), "POSTs that are not gRPC would be meant too");
+    assert_eq!(retry(json!({"codes": [503], "grpcCodes": [8], "nonIdempotent": true})), Ok((true, true)));
+}
+
+#[test]
 fn a_traffic_policy_that_makes_no_sense_leaves_the_last_good_one() {
     let policy = |failures: u32| {
         let spec =

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use http::header::MaxSizeReached;
-use http::{HeaderMap, HeaderName, header};
+use http::HeaderMap;
 use weft_model::policy::{PolicyId, RetryPolicy};
-use weft_model::route::{HeaderModifier, HttpFilter, Timeouts};
+use weft_model::route::{HeaderModifier, HttpFilter, Timeouts, is_reserved_header};
 
 use crate::ticks::below;
 
@@ -146,21 +146,6 @@ impl Filters {
     pub fn on_response(&self, headers: &mut HeaderMap) -> Result<(), MaxSizeReached> {
         self.response.iter().try_for_each(|modifier| apply(modifier, headers))
     }
-}
-
-/// Whether a filter must not touch a header: what frames the message or belongs to one connection (RFC 9110 §7.6.1),
-/// and what only proxies of the mesh may say.
-pub fn is_reserved_header(name: &HeaderName) -> bool {
-    const FRAMING: [HeaderName; 7] = [
-        header::CONNECTION,
-        header::CONTENT_LENGTH,
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        HeaderName::from_static("keep-alive"),
-    ];
-    FRAMING.contains(name) || name == "proxy-connection" || name.as_str().starts_with("weft-")
 }
 
 fn without_reserved(modifier: &HeaderModifier) -> HeaderModifier {

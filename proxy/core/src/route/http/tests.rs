@@ -9,11 +9,11 @@ use weft_model::policy::{PolicyId, RetryPolicy};
 use weft_model::resources::ServiceSpec;
 use weft_model::route::{
     Backend, BackendTarget, HeaderMatch, HeaderModifier, HttpFilter, HttpMatch, HttpRoute, HttpRule, PathMatch,
-    QueryMatch, Timeouts,
+    QueryMatch, Timeouts, is_reserved_header,
 };
 use weft_model::service::ServiceKey;
 
-use super::{HttpRoutes, Pick, RequestView, is_reserved_header};
+use super::{HttpRoutes, Pick, RequestView};
 use crate::ticks::mix;
 
 fn key(name: &str) -> ServiceKey {

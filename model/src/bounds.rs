@@ -1,4 +1,6 @@
-//! Bounds. Where Gateway API (v1.6) has one, ours is that or wider, so that whatever an API server accepted fits.
+//! How much of everything one discovery answer may hold. Whoever makes answers (the index) refuses beyond these what was
+//! written; whoever reads them (`convert`) refuses beyond these what came. Where Gateway API (v1.6) has a bound, ours is
+//! that or wider, so that whatever an API server accepted fits.
 
 use std::time::Duration;
 

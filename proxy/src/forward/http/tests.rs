@@ -1,0 +1,10 @@
+//! HTTP through one proxy, or two in sequence, between clients and servers that follow a script.
+
+mod http1;
+mod http2;
+mod intact;
+mod kept;
+mod reasons;
+mod retry;
+mod stalled;
+mod world;

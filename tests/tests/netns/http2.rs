@@ -1,0 +1,46 @@
+//! HTTP/2 by prior knowledge as nghttp2's programs speak it, against hyper.
+
+use anyhow::{Context as _, ensure};
+use weft_tests::echo::{self, Version};
+use weft_tests::stage::{COMMAND, file, hash, pair, server};
+use weft_tests::{Case, Scene};
+
+pub(crate) const CASES: &[Case] = &[
+    Case::new("http2::many_streams_on_few_connections_all_succeed", many_streams),
+    Case::new("http2::bodies_are_intact", bodies_are_intact),
+];
+
+const REQUESTS: u32 = 3000;
+
+fn many_streams(scene: &Scene) -> anyhow::Result<()> {
+    let mesh = pair(scene)?;
+    echo::serve(mesh.workload("server")?.host(), 8081, Version::Http2, "server")?;
+    let client = mesh.workload("client")?.host();
+    let load = client.launch("h2load", "h2load").args(["-n", &REQUESTS.to_string(), "-c", "4", "-m", "16"]);
+    let said = load.arg(format!("http://{}/", server(scene, 81))).finish(COMMAND)?.success()?;
+    ensure!(said.contains(&format!("{REQUESTS} succeeded, 0 failed, 0 errored, 0 timeout")), "{said}");
+    let scrapes = mesh.scrape()?;
+    for name in ["client", "server"] {
+        let scrape = scrapes.get(name).context("no scrape")?;
+        let counted =
+            scrape.count("weft_requests_total", &[("protocol", "http2"), ("mtls", "yes"), ("status_code", "200")]);
+        assert_eq!(counted, u64::from(REQUESTS), "{name}");
+    }
+    Ok(())
+}
+
+fn bodies_are_intact(scene: &Scene) -> anyhow::Result<()> {
+    let mesh = pair(scene)?;
+    echo::serve(mesh.workload("server")?.host(), 8081, Version::Http2, "server")?;
+    let client = mesh.workload("client")?.host();
+    let body = echo::pattern(5 * 1024 * 1024);
+    let upload = file(scene, "upload", &body)?;
+    let launch = client.launch("nghttp", "nghttp").arg("--data").arg(&upload).args(["--header", ":method: POST"]);
+    let answer = launch.arg(format!("http://{}/echo", server(scene, 81))).finish(COMMAND)?;
+    ensure!(answer.status.success(), "{}", answer.stderr);
+    assert_eq!((answer.stdout.len(), hash(&answer.stdout)), (body.len(), hash(&body)), "{}", answer.stderr);
+    let launch = client.launch("nghttp", "nghttp").arg(format!("http://{}/bytes/3000000", server(scene, 81)));
+    let answer = launch.finish(COMMAND)?;
+    assert_eq!(hash(&answer.stdout), hash(&echo::pattern(3_000_000)), "{}", answer.stderr);
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! The real kernel and real programs: worlds, redirects, whole meshes.
+
+mod commands;
+mod http1;
+mod http2;
+mod live;
+mod opaque;
+mod refusals;
+mod world;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let tables = [world::CASES, commands::CASES, opaque::CASES, http1::CASES, http2::CASES, refusals::CASES, live::CASES];
+    let cases: Vec<_> = tables.into_iter().flatten().copied().collect();
+    weft_tests::main(&cases)
+}

@@ -1,0 +1,28 @@
+//! `cargo xtask measure`: builds the proxy and has it measured; the program itself is `tests/measure`.
+
+use std::process::Command;
+
+use anyhow::bail;
+
+use crate::demo;
+use crate::workspace::{Workspace, check};
+
+/// Measures the proxy of a profile: `[--profile demo|release]`.
+pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
+    let is_release = match args {
+        [] | ["--profile", "demo"] => false,
+        ["--profile", "release"] => true,
+        _ => bail!("measure takes --profile demo (the default) or --profile release, not {args:?}"),
+    };
+    let workspace = Workspace::open()?;
+    demo::build(&workspace)?;
+    check(workspace.cargo().args(["build", "--profile", "demo", "--package", "weft-tests", "--bin", "measure"]))?;
+    let programs = workspace.programs();
+    let mut measure = Command::new(programs.join("measure"));
+    if is_release {
+        // Only the proxy is measured: with everything linked into one piece it takes minutes as it is.
+        check(workspace.cargo().args(["build", "--release", "--package", "weft-proxy", "--bins"]))?;
+        measure.arg("--proxy").arg(programs.with_file_name("release").join("weft-proxy"));
+    }
+    check(&mut measure)
+}

@@ -3,6 +3,8 @@
 //! Threads: this one runs identity, discovery, telemetry's exporter and the life cycle; the admin server has its own;
 //! so has each worker. Only workers carry traffic.
 
+mod worker;
+
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -22,13 +24,13 @@ use weft_runtime::task::Tasks;
 use weft_runtime::telemetry::{self, LogFormat, LogLevel};
 use weft_tls::MeshTls;
 
+use self::worker::{Drains, HANDED_MAX, Seat, Shared, run as run_worker};
 use crate::accept::{Balance, Capture, Kernel, Limits, LocalAddrs, Side, bind};
 use crate::config::Config;
 use crate::control::ControlPlane;
 use crate::discovery::{self, Discovery};
 use crate::identity;
 use crate::record::{Gauge, Telemetry};
-use crate::worker::{Drains, HANDED_MAX, Seat, Shared, run as run_worker};
 
 /// How long we go on accepting while proxies that hold our endpoint have not acknowledged its removal (semantics 25).
 const RELEASE_MAX: Duration = Duration::from_secs(5);
@@ -62,8 +64,7 @@ async fn serve(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
     let (drain_asked, drain_requests) = watch::channel(());
     let _admin = start_admin(&config, &discovery, &tls, &telemetry, log_level, drain_asked)?;
 
-    let control_plane =
-        ControlPlane { addr: config.control_plane, mark: config.socket_mark, mesh: tls.clone() };
+    let control_plane = ControlPlane { addr: config.control_plane, mark: config.socket_mark, mesh: tls.clone() };
     tasks.spawn("identity", renewer(&config, &tls, &telemetry, control_plane.clone()).run());
     let certified = tls.clone();
     let connect = move || {
@@ -128,7 +129,7 @@ impl Life<'_> {
                 Ok(()) = drain_requests.changed() => { tracing::info!("drain was asked for, inbound drains"); }
             }
             self.release().await;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         // Cancelling `early` loses nothing: every step of it can be taken again.
         tokio::select! {

@@ -140,7 +140,10 @@ impl Ports {
 
     /// Where the outbound listeners bind.
     pub(crate) fn outbound_addrs(self) -> [SocketAddr; 2] {
-        [(IpAddr::V4(Ipv4Addr::LOCALHOST), self.outbound).into(), (IpAddr::V6(Ipv6Addr::LOCALHOST), self.outbound).into()]
+        [
+            (IpAddr::V4(Ipv4Addr::LOCALHOST), self.outbound).into(),
+            (IpAddr::V6(Ipv6Addr::LOCALHOST), self.outbound).into(),
+        ]
     }
 
     /// Where the inbound listeners bind.
@@ -192,7 +195,9 @@ impl Config {
             wrong.push(format!("WEFT_WORKLOAD_NAME: {workload_name:?} is not a DNS subdomain name"));
         }
         if outbound_port == inbound_port || inbound_port == admin_port || outbound_port == admin_port {
-            wrong.push("WEFT_OUTBOUND_PORT, WEFT_INBOUND_PORT, WEFT_ADMIN_PORT: expected three different ports".to_owned());
+            wrong.push(
+                "WEFT_OUTBOUND_PORT, WEFT_INBOUND_PORT, WEFT_ADMIN_PORT: expected three different ports".to_owned(),
+            );
         }
         let Some(identity) = identity.filter(|_| wrong.is_empty()) else { return Err(wrong.join("\n")) };
         Ok(Self {
@@ -250,13 +255,15 @@ mod tests {
 
     #[test]
     fn an_identity_comes_of_namespace_and_account() {
-        let config = parse(&["--workload-namespace", "shop", "--workload-name", "order-1", "--service-account", "order"]);
+        let config =
+            parse(&["--workload-namespace", "shop", "--workload-name", "order-1", "--service-account", "order"]);
         assert_eq!(config.unwrap().identity.as_str(), "spiffe://cluster.local/ns/shop/sa/order");
     }
 
     #[test]
     fn a_cpu_limit_is_rounded_up() {
-        for (text, want) in [("max 100000\n", None), ("150000 100000", Some(2)), ("50000 100000", Some(1)), ("", None)] {
+        for (text, want) in [("max 100000\n", None), ("150000 100000", Some(2)), ("50000 100000", Some(1)), ("", None)]
+        {
             assert_eq!(cpu_limit(text).map(NonZeroUsize::get), want, "{text:?}");
         }
     }

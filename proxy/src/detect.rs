@@ -53,8 +53,7 @@ pub(crate) struct Patience {
 
 impl Patience {
     /// Where nothing is declared.
-    pub(crate) const UNDECLARED: Self =
-        Self { silence: Some(SILENCE), undecided: UNDECIDED_MAX, mesh_tls: false };
+    pub(crate) const UNDECLARED: Self = Self { silence: Some(SILENCE), undecided: UNDECIDED_MAX, mesh_tls: false };
 
     /// Where nothing but HTTP is let through, so that there is nothing to be gained by an early decision.
     pub(crate) const HTTP: Self = Self { silence: None, undecided: HELLO_MAX, mesh_tls: false };
@@ -120,7 +119,9 @@ pub(crate) async fn detect(io: &mut Io, patience: Patience) -> io::Result<Spoken
 enum Judged {
     Is(Spoken),
     /// More of them are waited for, no longer than this.
-    MayBecome { within: Duration },
+    MayBecome {
+        within: Duration,
+    },
 }
 
 fn judge(read: &[u8], patience: Patience) -> Judged {

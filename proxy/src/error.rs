@@ -143,10 +143,14 @@ impl Reason {
             Self::ClientGone => ("client-gone", StatusCode::BAD_REQUEST, 1, Blame::Client),
             Self::ConnectRefused => ("connect-refused", StatusCode::SERVICE_UNAVAILABLE, 14, Blame::Upstream),
             Self::ConnectTimeout => ("connect-timeout", StatusCode::GATEWAY_TIMEOUT, 14, Blame::Upstream),
-            Self::DiscoveryUnavailable => ("discovery-unavailable", StatusCode::SERVICE_UNAVAILABLE, 14, Blame::Control),
+            Self::DiscoveryUnavailable => {
+                ("discovery-unavailable", StatusCode::SERVICE_UNAVAILABLE, 14, Blame::Control)
+            }
             Self::Draining => ("draining", StatusCode::SERVICE_UNAVAILABLE, 14, Blame::Us),
             Self::Egress => ("egress", StatusCode::FORBIDDEN, 7, Blame::Policy),
-            Self::HeadersTooLarge => ("headers-too-large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, 8, Blame::Client),
+            Self::HeadersTooLarge => {
+                ("headers-too-large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, 8, Blame::Client)
+            }
             Self::IdentityMismatch => ("identity-mismatch", StatusCode::BAD_GATEWAY, 14, Blame::Upstream),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, 13, Blame::Us),
             Self::Loop => ("loop", StatusCode::LOOP_DETECTED, 14, Blame::Client),

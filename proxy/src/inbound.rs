@@ -53,11 +53,7 @@ struct Asker {
 
 impl Asker {
     /// Chapters 3 and 4 for bytes.
-    fn admit(
-        &self,
-        policies: &Policies,
-        decided: impl FnMut(Option<&PolicyId>, Decided),
-    ) -> Result<Admitted, Reason> {
+    fn admit(&self, policies: &Policies, decided: impl FnMut(Option<&PolicyId>, Decided)) -> Result<Admitted, Reason> {
         let asked = Asked { port: self.dst.port(), peer: self.peer.as_ref(), request: None };
         let routed = route::tcp(&Target::Application(self.dst));
         admit::inbound(policies, asked, routed, decided).map_err(|refusal| refusal.reason)

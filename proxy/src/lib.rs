@@ -57,8 +57,5 @@ mod outbound;
 /// What becomes of a connection to the application.
 mod inbound;
 
-/// A thread that runs both stories.
-mod worker;
-
 /// The wiring: builds all parts and joins them.
 pub mod app;

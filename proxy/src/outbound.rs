@@ -115,8 +115,7 @@ impl Outbound {
         let routed = route::tcp(&destination.target);
         record.traffic.service = routed.destination().cloned();
         let mesh = self.http.discovery.mesh().ok_or(Reason::DiscoveryUnavailable)?;
-        let admitted =
-            admit::outbound(&destination.target, routed, mesh.egress()).map_err(|refusal| refusal.reason)?;
+        let admitted = admit::outbound(&destination.target, routed, mesh.egress()).map_err(|refusal| refusal.reason)?;
         // Boxed: needed for a moment, while the connection may live for days.
         Box::pin(open(&admitted, ends.client, &self.http, record)).await
     }

@@ -1,13 +1,13 @@
 //! An HTTP server on hyper, inside a host: it sends back what it gets, and counts what it did.
 
 use std::convert::Infallible;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use http_body_util::{Either, Full};
+use http_body_util::{BodyExt as _, Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -51,20 +51,16 @@ impl Counts {
 
 /// Serves until the process ends. `name` is told in the header `served-by`.
 ///
-/// A request's body is the answer's; `GET /bytes/N` gives N bytes of [`pattern`]; `/status/N` answers with that status without
-/// reading the body; all headers of the request come back as `seen-…`.
+/// A request's body is the answer's, as it comes; `/count` reads all of it first and answers with its length; `GET /bytes/N` gives
+/// N bytes of [`pattern`]; `/status/N` answers with that status without reading the body; all headers of the request come back
+/// as `seen-…`.
 ///
 /// # Errors
 /// The port is taken.
 pub fn serve(host: &Host, port: u16, version: Version, name: &str) -> anyhow::Result<Arc<Counts>> {
-    let listeners = host.run(|| {
-        ["0.0.0.0", "::"]
-            .iter()
-            .filter_map(|ip| weft_runtime::net::listen_all(&[format!("{ip}:{port}").parse().ok()?]).ok())
-            .flatten()
-            .collect::<Vec<TcpListener>>()
-    })?;
-    anyhow::ensure!(!listeners.is_empty(), "port {port} of {} is taken", host.name());
+    let addrs = [(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()];
+    let listeners = host.run(|| weft_runtime::net::listen_all(&addrs))?;
+    let listeners = listeners.with_context(|| format!("port {port} of {}", host.name()))?;
     let counts = Arc::new(Counts::default());
     for listener in listeners {
         let (host, counts, name) = (host.clone(), Arc::clone(&counts), name.to_owned());
@@ -85,8 +81,8 @@ async fn accept(listener: TcpListener, version: Version, counts: Arc<Counts>, na
         let (counts, name) = (Arc::clone(&counts), name.clone());
         let service = service_fn(move |request| {
             counts.requests.fetch_add(1, Ordering::Relaxed);
-            let answer = answer(request, &name);
-            async move { Ok::<_, Infallible>(answer) }
+            let name = name.clone();
+            async move { Ok::<_, Infallible>(answer(request, &name).await) }
         });
         tasks.spawn("echo", async move {
             let io = TokioIo::new(stream);
@@ -103,7 +99,7 @@ async fn accept(listener: TcpListener, version: Version, counts: Arc<Counts>, na
 
 type Body = Either<Incoming, Full<Bytes>>;
 
-fn answer(request: Request<Incoming>, name: &str) -> Response<Body> {
+async fn answer(request: Request<Incoming>, name: &str) -> Response<Body> {
     let mut response = Response::builder().header("served-by", name);
     for (header, value) in request.headers() {
         response = response.header(format!("seen-{header}"), value);
@@ -114,6 +110,9 @@ fn answer(request: Request<Incoming>, name: &str) -> Response<Body> {
         response.body(Either::Right(Full::new(Bytes::from(pattern(length.min(BODY_BYTES_MAX))))))
     } else if let Some(status) = number("/status/").and_then(|it| StatusCode::from_u16(u16::try_from(it).ok()?).ok()) {
         response.status(status).body(Either::Right(Full::new(Bytes::from_static(b"as asked\n"))))
+    } else if path == "/count" {
+        let counted = request.into_body().collect().await.map_or(0, |body| body.to_bytes().len());
+        response.body(Either::Right(Full::new(Bytes::from(format!("{counted}\n")))))
     } else if request.method() == "POST" || request.method() == "PUT" {
         response.body(Either::Left(request.into_body()))
     } else {

@@ -48,7 +48,7 @@ fn many(count: usize, item: impl Fn(usize) -> Value) -> Value {
     Value::Array((0..count).map(item).collect())
 }
 
-fn of(kind: &str, meta: Value, spec: Value) -> Option<Object> {
+fn of(kind: &str, meta: &Value, spec: &Value) -> Option<Object> {
     let value = json!({"apiVersion": "weft.dev/v1alpha1", "kind": kind, "metadata": meta, "spec": spec});
     // What its own type refuses never comes to the index.
     match kind {
@@ -68,14 +68,14 @@ fn meta(name: &str) -> Value {
 fn object() -> impl Strategy<Value = Option<Object>> {
     let service = (name(), address()).prop_map(|(name, ip)| {
         let ports = json!([{"name": "http", "port": 80, "targetPort": 8080}]);
-        of("Service", meta(name), json!({"clusterIP": ip, "selector": {"app": "web"}, "ports": ports}))
+        of("Service", &meta(name), &json!({"clusterIP": ip, "selector": {"app": "web"}, "ports": ports}))
     });
     let workload =
         (name(), address(), text(), path(), number(), count()).prop_map(|(name, ip, zone, path, weight, n)| {
             let probes = many(n, |i| json!({"port": 8080, "path": format!("{path}{i}")}));
             let spec =
                 json!({"address": ip, "serviceAccount": "web", "zone": zone, "weight": weight, "probes": probes});
-            of("Workload", meta(name), spec)
+            of("Workload", &meta(name), &spec)
         });
     let route = (text(), path(), text(), count(), count(), duration(), number()).prop_map(
         |(name, path, field, matches, headers, time, weight)| {
@@ -90,18 +90,18 @@ fn object() -> impl Strategy<Value = Option<Object>> {
                 "retry": {"codes": [weight & 0xffff], "backoff": time},
             });
             let parents = json!([{"group": "", "kind": "Service", "name": "web"}]);
-            of("HTTPRoute", meta("r"), json!({"parentRefs": parents, "rules": [rule]}))
+            of("HTTPRoute", &meta("r"), &json!({"parentRefs": parents, "rules": [rule]}))
         },
     );
     let traffic = (duration(), duration(), number(), number()).prop_map(|(a, b, n, m)| {
-        of("TrafficPolicy", meta("p"), json!({"targetRefs": [{"kind": "Service", "name": "web"}],
+        of("TrafficPolicy", &meta("p"), &json!({"targetRefs": [{"kind": "Service", "name": "web"}],
             "connectTimeout": a, "timeouts": {"request": b}, "ejection": {"base": a, "max": b, "consecutiveFailures": n},
             "retry": {"codes": [n & 0xffff], "attempts": m, "backoff": b}, "retryBudget": {"minPerSecond": m}}))
     });
     let authz = (path(), text(), count(), number()).prop_map(|(path, method, n, port)| {
         let to = json!({"ports": many(n, |_| json!(port & 0xffff)), "methods": [method], "paths": [{"prefix": path}]});
         let from = json!([{"namespaces": many(n.max(1), |i| json!(format!("{method}{i}")))}]);
-        of("AuthorizationPolicy", meta("p"), json!({"action": "Allow", "rules": [{"from": from, "to": [to]}]}))
+        of("AuthorizationPolicy", &meta("p"), &json!({"action": "Allow", "rules": [{"from": from, "to": [to]}]}))
     });
     let cidrs = ["10.0.0.0/8", "::ffff:10.0.0.0/104", "::/0", "0.0.0.0/0", "fd00::/8", "x"];
     let urls = ["http://c:4317", "http://c:4317/?q", "http://u@c:4317", "http://c:4317//", "http://:1", "x"];
@@ -109,7 +109,7 @@ fn object() -> impl Strategy<Value = Option<Object>> {
         |(net, url, n)| {
             let tracing = json!({"otlpEndpoint": url, "samplePerMillion": n});
             let meta = json!({"name": "m", "namespace": "weft-system"});
-            of("MeshPolicy", meta, json!({"networks": [net], "telemetry": {"tracing": tracing}}))
+            of("MeshPolicy", &meta, &json!({"networks": [net], "telemetry": {"tracing": tracing}}))
         },
     );
     prop_oneof![service, workload, route, traffic, authz, mesh]

@@ -11,7 +11,8 @@ mod world;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let tables = [world::CASES, commands::CASES, opaque::CASES, http1::CASES, http2::CASES, refusals::CASES, live::CASES];
+    let tables =
+        [world::CASES, commands::CASES, opaque::CASES, http1::CASES, http2::CASES, refusals::CASES, live::CASES];
     let cases: Vec<_> = tables.into_iter().flatten().copied().collect();
     weft_tests::main(&cases)
 }

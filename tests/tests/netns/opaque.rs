@@ -26,7 +26,7 @@ const BYTES: usize = 8 * 1024 * 1024;
 
 fn redis_works(scene: &Scene) -> anyhow::Result<()> {
     let mut mesh = pair(scene)?;
-    let args = ["--port", "6379", "--bind", "*", "--save", "", "--appendonly", "no", "--protected-mode", "no"];
+    let args = ["--port", "6379", "--bind", "*", "-::*", "--save", "", "--appendonly", "no", "--protected-mode", "no"];
     mesh.start_app("server", App::new("redis", "redis-server", args))?;
     let to = server(scene, 6379);
     let redis = |args: &[&str]| {
@@ -84,7 +84,7 @@ fn half_close_passes(scene: &Scene) -> anyhow::Result<()> {
         let mut back = Vec::new();
         stream.read_to_end(&mut back).with_context(|| format!("port {port}: after {} bytes", back.len()))?;
         assert_eq!((back.len(), hash(&back)), (body.len(), hash(&body)), "port {port}");
-        assert_eq!(serving.join().map_err(|_| anyhow::anyhow!("the server panicked"))??, BYTES);
+        assert_eq!(served(serving)?, BYTES);
     }
     Ok(())
 }
@@ -119,7 +119,7 @@ fn a_server_that_speaks_first_is_heard(scene: &Scene) -> anyhow::Result<()> {
             stream.read_to_string(&mut rest)?;
             assert_eq!(rest, "221 bye\r\n");
         }
-        serving.join().map_err(|_| anyhow::anyhow!("the server panicked"))??;
+        served(serving)?;
     }
     Ok(())
 }
@@ -147,7 +147,7 @@ fn a_reset_arrives_as_a_reset(scene: &Scene) -> anyhow::Result<()> {
     let end = stream.read(&mut part);
     // An end here would look as if the server had said all it had to say.
     assert!(end.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset), "{end:?}");
-    serving.join().map_err(|_| anyhow::anyhow!("the server panicked"))??;
+    served(serving)?;
     Ok(())
 }
 
@@ -171,7 +171,7 @@ fn nothing_in_the_clear(scene: &Scene) -> anyhow::Result<()> {
         let mut back = Vec::new();
         stream.read_to_end(&mut back)?;
         assert_eq!(hash(&back), hash(&body));
-        serving.join().map_err(|_| anyhow::anyhow!("the server panicked"))??;
+        served(serving)?;
         capture.finish()
     };
     let holds = |packets: &[u8]| packets.windows(needle.len()).any(|window| window == needle);
@@ -182,4 +182,12 @@ fn nothing_in_the_clear(scene: &Scene) -> anyhow::Result<()> {
     let clear = transfer(&scene.world.host("stranger")?)?;
     ensure!(holds(&clear), "the capture does not even see what is in the clear");
     Ok(())
+}
+
+/// What a server's thread came to.
+fn served<T, E>(serving: std::thread::JoinHandle<Result<T, E>>) -> anyhow::Result<T>
+where
+    Result<T, E>: anyhow::Context<T, E>,
+{
+    serving.join().map_err(|_panic| anyhow::anyhow!("the server panicked"))?.context("serving")
 }

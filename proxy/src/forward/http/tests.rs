@@ -1,5 +1,7 @@
 //! HTTP through one proxy, or two in sequence, between clients and servers that follow a script.
 
+#![expect(clippy::large_futures, reason = "a test's whole script is one future, made once")]
+
 mod http1;
 mod http2;
 mod intact;

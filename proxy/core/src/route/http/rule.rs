@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use http::header::MaxSizeReached;
 use http::HeaderMap;
+use http::header::MaxSizeReached;
 use weft_model::policy::{PolicyId, RetryPolicy};
 use weft_model::route::{HeaderModifier, HttpFilter, Timeouts, is_reserved_header};
 

@@ -245,7 +245,7 @@ async fn an_early_answer_does_not_stop_the_upload() {
     .await;
 }
 
-/// The server answers and resets with NO_ERROR: the answer counts, and the client may stop (RFC 9113 §8.1).
+/// The server answers and resets with `NO_ERROR`: the answer counts, and the client may stop (RFC 9113 §8.1).
 #[tokio::test]
 async fn a_server_that_wants_no_more_is_heard() {
     local(async {

@@ -61,7 +61,7 @@ impl Message {
     }
 
     async fn pause(&self, n: usize) {
-        if n % self.pause_every == 0 {
+        if n.is_multiple_of(self.pause_every) {
             sleep(Duration::from_millis(1)).await;
         }
     }
@@ -285,7 +285,7 @@ async fn in_http2_with_many_streams_at_once() {
                 let seed = number(request.uri().path());
                 let answer = plan.borrow()[&seed].0.clone();
                 // Every other answer begins before the request is read.
-                let early = seed % 2 == 0;
+                let early = seed.is_multiple_of(2);
                 let mut stream = if early { respond.send_response(Response::new(()), false).ok() } else { None };
                 let reading = async {
                     let got = read_http2(request.into_body()).await;

@@ -16,8 +16,8 @@ use weft_model::resources::ServiceSpec;
 use weft_tls::testing::{ManualTime, TestCa};
 
 use super::world::{
-    Server, Setting, World, endpoint, h2_body, h2_request, h2_send, h2_server, id, local, nobody, passthrough,
-    read_exactly, read_head, read_until, say, service_of, spec, to, with_spec,
+    Server, Setting, World, endpoint, h2_request, h2_server, id, local, nobody, passthrough, read_exactly, read_head,
+    say, service_of, spec, to, with_spec,
 };
 use crate::io::Io;
 use crate::resolve::Target;

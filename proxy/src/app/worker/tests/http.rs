@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use weft_model::policy::{AuthzAction, AuthzPolicy, AuthzRule, BackendPolicy, ConnectTimeout, OperationMatch, PathPattern};
+use weft_model::PolicyId;
+use weft_model::policy::{
+    AuthzAction, AuthzPolicy, AuthzRule, BackendPolicy, ConnectTimeout, OperationMatch, PathPattern,
+};
 use weft_model::resources::{EndpointsDelta, ServiceSpec};
 use weft_model::route::{Backend, BackendTarget, HttpMatch, HttpRoute, HttpRule, PathMatch, Timeouts};
-use weft_model::PolicyId;
 
 use super::world::{
     GET, OK, Pair, Settings, V4, about, ask, endpoints, expect_reset, head, pair, pair_of, service_key, service_spec,
@@ -90,7 +92,8 @@ async fn connect_timeout() {
     full.listen(0).unwrap();
     let addr = full.local_addr().unwrap().as_socket().unwrap();
     let _first = tokio::net::TcpStream::connect(addr).await.unwrap();
-    let policy = BackendPolicy { connect_timeout: ConnectTimeout(Duration::from_millis(30)), ..BackendPolicy::default() };
+    let policy =
+        BackendPolicy { connect_timeout: ConnectTimeout(Duration::from_millis(30)), ..BackendPolicy::default() };
     let delta = EndpointsDelta { policy, ..endpoints([unmeshed(addr)]) };
     pair.client.told.service(pair.service, service_spec(), &delta);
     assert_eq!(refused(&pair, GET, "connect-timeout").await, 504);

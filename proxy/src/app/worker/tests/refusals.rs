@@ -15,10 +15,10 @@ use super::world::{
     service_spec, status, unmeshed, until,
 };
 use crate::accept::Accepted;
+use crate::app::worker::Stories;
 use crate::config::Ports;
 use crate::io::Io;
 use crate::record::{Event, Telemetry};
-use crate::worker::Stories;
 
 #[tokio::test]
 async fn what_is_declared_http_and_is_not_is_refused_on_both_sides() {

@@ -5,9 +5,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use weft_model::AppProtocol;
-use weft_model::policy::{
-    AuthzAction, AuthzPolicy, AuthzRule, DefaultAuthorization, MtlsMode, OperationMatch,
-};
+use weft_model::policy::{AuthzAction, AuthzPolicy, AuthzRule, DefaultAuthorization, MtlsMode, OperationMatch};
 use weft_tls::Alpn;
 
 use super::world::{

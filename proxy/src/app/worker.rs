@@ -19,8 +19,8 @@ use weft_tls::MeshTls;
 
 use crate::accept::{Accepted, Acceptor, Balance, Capture, Handed, Limits, OriginalDstSource, Side};
 use crate::config::Config;
-use crate::connect::{Dialer, Handoff};
 use crate::connect::pool::Pool;
+use crate::connect::{Dialer, Handoff};
 use crate::discovery::Discovery;
 use crate::error::Reason;
 use crate::forward::http::Http;

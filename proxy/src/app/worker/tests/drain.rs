@@ -5,9 +5,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use weft_tls::Alpn;
 
-use super::world::{
-    GET, OK, Settings, V4, expect, expect_reset, head, identity, pair, pair_of, rest, status, until,
-};
+use super::world::{GET, OK, Settings, V4, expect, expect_reset, head, identity, pair, pair_of, rest, status, until};
 
 #[tokio::test]
 async fn a_drain_sends_clients_elsewhere_and_goes_on_accepting() {
@@ -40,13 +38,12 @@ async fn http2_is_told_goaway_and_finishes_what_it_has() {
         let (answer, _) = send.ready().await.unwrap().send_request(request, true).unwrap();
         let app = async {
             let app = pair.accept().await;
-            let (mut io, connection) = (h2::server::handshake(app).await.unwrap(), ());
+            let mut io = h2::server::handshake(app).await.unwrap();
             let (_, mut respond) = io.accept().await.unwrap().unwrap();
             pair.server.ends.inbound.begin();
             let mut body = respond.send_response(http::Response::new(()), false).unwrap();
             body.send_data(Bytes::from_static(b"done"), true).unwrap();
             while io.accept().await.is_some() {}
-            connection
         };
         let read = async {
             let mut body = answer.await.unwrap().into_body();

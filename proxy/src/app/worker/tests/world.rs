@@ -29,11 +29,11 @@ use weft_tls::MeshTls;
 use weft_tls::testing::{ManualTime, TestCa};
 
 use crate::accept::{Balance, Capture, Limits, LocalAddrs, OriginalDstSource, Side, bind};
+use crate::app::worker::{Drains, HANDED_MAX, Seat, Shared, run};
 use crate::config::{Config, Ports};
 use crate::discovery::Discovery;
 use crate::discovery::by_hand::ByHand;
 use crate::record::{Event, Telemetry};
-use crate::worker::{Drains, HANDED_MAX, Seat, Shared, run};
 
 pub(super) const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub(super) const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -47,6 +47,7 @@ pub(super) struct Remembered {
     others: Mutex<Option<SocketAddr>>,
 }
 
+#[expect(clippy::unwrap_in_result, reason = "a poisoned lock is a test that has failed already")]
 impl OriginalDstSource for Arc<Remembered> {
     fn original_dst(&self, tcp: &TcpStream) -> io::Result<OriginalDst> {
         let client = tcp.peer_addr()?;
@@ -161,11 +162,7 @@ pub(super) fn parts(world: &World, name: &'static str, settings: Settings, ports
         connections: Arc::new(Limits::new(usize::try_from(settings.connections_max).unwrap())),
         requests: Concurrency::new(settings.requests_max),
         balance: Arc::new(Balance::new(settings.workers)),
-        capture: Arc::new(Capture {
-            source: Arc::clone(&remembered),
-            ports,
-            local: Arc::new(LocalAddrs::new()),
-        }),
+        capture: Arc::new(Capture { source: Arc::clone(&remembered), ports, local: Arc::new(LocalAddrs::new()) }),
         drains: Drains { inbound: on_inbound, released: on_released, outbound: on_outbound },
         config,
     };
@@ -182,9 +179,8 @@ impl Proxy {
         shared.tell_what_is_under_way();
         let (ways, queues): (Vec<_>, Vec<_>) = (0..settings.workers).map(|_| mpsc::channel(HANDED_MAX)).unzip();
         let mut listeners = vec![vec![(Side::Outbound, first_out), (Side::Inbound, first_in)]];
-        listeners.resize_with(settings.workers, || {
-            vec![(Side::Outbound, seat(outbound)), (Side::Inbound, seat(inbound))]
-        });
+        listeners
+            .resize_with(settings.workers, || vec![(Side::Outbound, seat(outbound)), (Side::Inbound, seat(inbound))]);
         let start = |(index, (handed, listeners))| {
             let (seat, shared) = (Seat { index, listeners, handed, workers: ways.clone() }, shared.clone());
             std::thread::spawn(move || run(seat, shared))
@@ -200,10 +196,6 @@ impl Proxy {
     }
 
     /// The application opens a connection to `dst`.
-    pub(super) async fn open(&self, dst: &str) -> TcpStream {
-        self.open_to(dst.parse().unwrap()).await
-    }
-
     pub(super) async fn open_to(&self, dst: SocketAddr) -> TcpStream {
         self.dial(self.outbound, Some(dst)).await
     }
@@ -250,7 +242,9 @@ impl Proxy {
         let mut text = String::new();
         self.telemetry.write(&mut text);
         let label = format!("reason=\"{reason}\"");
-        let ends = |line: &&str| line.starts_with("weft_requests_total") || line.starts_with("weft_tcp_connections_closed_total");
+        let ends = |line: &&str| {
+            line.starts_with("weft_requests_total") || line.starts_with("weft_tcp_connections_closed_total")
+        };
         let lines = text.lines().filter(ends).filter(|line| line.contains(&label));
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
@@ -384,7 +378,12 @@ pub(super) fn inbound_port(port: u16, protocol: AppProtocol) -> InboundPort {
 /// A policy about one service account.
 pub(super) fn about(action: AuthzAction, service_account: &str) -> AuthzPolicy {
     let rule = AuthzRule { from: vec![PeerMatch::Identity(identity(service_account))], to: Vec::new() };
-    AuthzPolicy { id: PolicyId::new("AuthorizationPolicy", "shop", "one"), action, ports: Vec::new(), rules: vec![rule] }
+    AuthzPolicy {
+        id: PolicyId::new("AuthorizationPolicy", "shop", "one"),
+        action,
+        ports: Vec::new(),
+        rules: vec![rule],
+    }
 }
 
 /// Reads exactly these bytes.

@@ -111,7 +111,7 @@ impl<'w> Shop<'w> {
         let url = |name: &str| service(name, family).map(|addr| format!("http://{addr}"));
         let mut args: Vec<String> = match account {
             "user" | "payment" => Vec::new(),
-            "product" => vec!["--version".to_owned(), version.to_owned()],
+            "product" => vec![format!("--version={version}"), format!("--latency-ms={LATENCY_MS}")],
             "order" => {
                 let queue = SocketAddr::new(service_ip(QUEUE, family), QUEUE_PORT);
                 let queue = if self.has_queue { format!("--queue={queue}") } else { String::new() };
@@ -202,6 +202,9 @@ pub(super) fn canary(percent_v2: u32) -> String {
     };
     edit(&edit(CANARY, "v1", 100, 100 - percent_v2), "v2", 0, percent_v2)
 }
+
+/// How long the catalogue takes: at the load's rate some requests are always in flight, so that who is killed loses some.
+const LATENCY_MS: u32 = 10;
 
 /// Redis without a disk, open to its host, whose proxy decides who comes in.
 const REDIS: [&str; 8] = ["--port", "6379", "--save", "", "--appendonly", "no", "--protected-mode", "no"];

@@ -2,6 +2,8 @@
 //!
 //! Stock is taken when it is reserved; releasing gives it back. Each is done once per key, however often it is asked for.
 
+use std::time::Duration;
+
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -36,6 +38,9 @@ pub struct Flags {
     /// How many of each product a new shop has.
     #[arg(long, env = "SHOP_STOCK", default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(0..=1_000_000_000))]
     pub stock: i64,
+    /// How many milliseconds the catalogue takes beyond its query, as it would with a database on another machine.
+    #[arg(long, env = "SHOP_LATENCY_MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    pub latency_ms: u64,
 }
 
 /// Which version of the service it is.
@@ -89,11 +94,12 @@ pub(crate) struct Reservation {
 /// # Errors
 /// It could not start.
 pub fn run(flags: Flags) -> Result<(), StartError> {
-    let Flags { common, version, stock } = flags;
-    app::run("product", 8080, common, move |context| serve(context, version, stock))
+    let Flags { common, version, stock, latency_ms } = flags;
+    let latency = Duration::from_millis(latency_ms);
+    app::run("product", 8080, common, move |context| serve(context, version, stock, latency))
 }
 
-async fn serve(context: Context, version: Version, stock: i64) -> Result<(), StartError> {
+async fn serve(context: Context, version: Version, stock: i64, latency: Duration) -> Result<(), StartError> {
     let db = Database::open(&context.database, store::MIGRATIONS).await?;
     store::seed(&db, stock).await?;
     let router = Router::new()
@@ -102,7 +108,7 @@ async fn serve(context: Context, version: Version, stock: i64) -> Result<(), Sta
         .route("/products/{id}", get(product))
         .route("/reservations", post(reserve))
         .route("/reservations/{key}/release", post(release))
-        .with_state(Products { db, version })
+        .with_state(Products { db, version, latency })
         .layer(axum::middleware::map_response(move |response: Response| async move { marked(response, version) }));
     serve::http(context, router).await
 }
@@ -111,6 +117,7 @@ async fn serve(context: Context, version: Version, stock: i64) -> Result<(), Sta
 struct Products {
     db: Database,
     version: Version,
+    latency: Duration,
 }
 
 impl Products {
@@ -139,6 +146,7 @@ async fn health(State(products): State<Products>) -> Result<&'static str, ApiErr
 
 async fn products(State(products): State<Products>) -> Result<Json<Catalogue>, ApiError> {
     let all = store::products(&products.db).await?;
+    tokio::time::sleep(products.latency).await;
     Ok(Json(Catalogue { products: all.into_iter().map(|product| products.told(product)).collect() }))
 }
 

@@ -28,7 +28,7 @@ pub enum Outcome {
     /// The connection broke, or the stream was reset, after the request was sent and before a response.
     Reset,
     /// A reused connection was closed by the server before a byte of the response: mostly it had been idle too long
-    /// (RFC 9112 §9.3.1).
+    /// (RFC 9112 §9.3.1). Not a mesh TLS stream without its `close_notify`: that is a peer that died.
     ReusedClosed,
     /// The response begins with this status.
     Status(StatusCode),

@@ -252,15 +252,20 @@ impl<E: Error> Down<E> {
     }
 }
 
-/// Shows an error with all that caused it.
+/// Shows an error with all that caused it; tonic wraps some that say the same once more.
 struct Chain<'a, E>(&'a Down<E>);
 
 impl<E: Error> fmt::Display for Chain<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)?;
+        let mut said = self.0.to_string();
+        f.write_str(&said)?;
         let mut source = self.0.source();
         while let Some(error) = source {
-            write!(f, ": {error}")?;
+            let text = error.to_string();
+            if text != said {
+                write!(f, ": {text}")?;
+            }
+            said = text;
             source = error.source();
         }
         Ok(())

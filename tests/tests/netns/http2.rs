@@ -17,7 +17,9 @@ fn many_streams(scene: &Scene) -> anyhow::Result<()> {
     echo::serve(mesh.workload("server")?.host(), 8081, Version::Http2, "server")?;
     let client = mesh.workload("client")?.host();
     let load = client.launch("h2load", "h2load").args(["-n", &REQUESTS.to_string(), "-c", "4", "-m", "16"]);
-    let said = load.arg(format!("http://{}/", server(scene, 81))).finish(COMMAND)?.success()?;
+    // By name: of an IPv6 address it would make an `:authority` without brackets, which is none.
+    let load = load.arg(format!("--connect-to={}", server(scene, 81)));
+    let said = load.arg("http://server/").finish(COMMAND)?.success()?;
     ensure!(said.contains(&format!("{REQUESTS} succeeded, 0 failed, 0 errored, 0 timeout")), "{said}");
     let scrapes = mesh.scrape()?;
     for name in ["client", "server"] {

@@ -219,7 +219,7 @@ impl Answer {
                     Ok(Heard::Informational(Response::Http1(Box::new(head))))
                 }
                 Ok(head) => Ok(Heard::Final(Response::Http1(Box::new(head)), None)),
-                Err(ReadError::Ended | ReadError::Io(_)) if *reused && !reader.has_some() => {
+                Err(error) if *reused && !reader.has_some() && is_closed(&error) => {
                     Err(Failed { outcome: Outcome::ReusedClosed, reason: Reason::UpstreamReset })
                 }
                 // In TLS 1.3 a client learns only here that its certificate was refused.
@@ -251,6 +251,16 @@ impl Answer {
             })
         })
         .await
+    }
+}
+
+/// Whether a connection was closed by somebody who may not have seen what was just sent on it. A TLS stream that is cut off
+/// belongs to a peer that died, and that may have been at work.
+fn is_closed(error: &ReadError) -> bool {
+    match error {
+        ReadError::Ended => true,
+        ReadError::Head(_) => false,
+        ReadError::Io(error) => StreamEnd::of(error) == StreamEnd::Reset,
     }
 }
 

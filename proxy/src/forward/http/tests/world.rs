@@ -351,7 +351,7 @@ pub(super) async fn read_head(io: &mut TcpStream) -> Option<String> {
 }
 
 /// Reads up to and with `end`; `None` where the connection ends or breaks before its first byte.
-pub(super) async fn read_until(io: &mut TcpStream, end: &str) -> Option<String> {
+pub(super) async fn read_until(io: &mut (impl AsyncRead + Unpin), end: &str) -> Option<String> {
     let mut text = Vec::new();
     while !text.ends_with(end.as_bytes()) {
         match io.read_u8().await {

@@ -23,6 +23,10 @@ use crate::io::Io;
 use crate::io::memory::Memory;
 use crate::record::{Event, Recorder};
 
+/// How long requests under way may go on with a peer that is trusted no longer (semantics 35): as long as clients of a
+/// draining workload have to go elsewhere. Without it every rotation of an anchor would cost some.
+pub(crate) const DISTRUSTED_MAX: Duration = Duration::from_secs(5);
+
 /// How much waits between the two stories of one proxy: as much as one read of theirs takes.
 const MEMORY_PIPE_BYTES: usize = 64 * 1024;
 

@@ -17,7 +17,7 @@ use crate::connect::Handoff;
 use crate::detect::{First, HELLO_MAX, Patience, Spoken, detect_while};
 use crate::discovery::Inbound as Configuration;
 use crate::error::Reason;
-use crate::forward::http::{Gate, Http, Http1End, Session, serve_http1, serve_http2};
+use crate::forward::http::{Farewell, Gate, Http, Http1End, Session, serve_http1, serve_http2};
 use crate::forward::opaque::{Opened, carry, distrusted, end, open, tunnel};
 use crate::io::Io;
 use crate::record::{Direction, Event, Mtls, TcpRecord, Verdict};
@@ -277,10 +277,10 @@ impl Inbound {
     async fn http1(&self, io: Io, asker: Asker) {
         let anchor = asker.anchor;
         let session = self.session(asker);
-        // A connection whose peer is trusted no longer is cut where it stands (semantics 35).
+        // What is under way at the cut is lost; that is what a cut is.
         let ended = tokio::select! {
             ended = Box::pin(serve_http1(&self.http, io, &session)) => ended,
-            _ = self.ended(anchor) => return,
+            () = self.cut(anchor, &session.farewell) => return,
         };
         if let Http1End::Tunnel { client, upstream } = ended {
             tunnel(client, upstream, self.ended(anchor)).await;
@@ -290,10 +290,24 @@ impl Inbound {
     async fn http2(&self, io: Io, asker: Asker) {
         let anchor = asker.anchor;
         let session = self.session(asker);
+        let farewell = Rc::clone(&session.farewell);
         // As for HTTP/1.
         tokio::select! {
             () = Box::pin(serve_http2(&self.http, io, session)) => {}
-            _ = self.ended(anchor) => {}
+            () = self.cut(anchor, &farewell) => {}
+        }
+    }
+
+    /// Resolves when requests must not go on: at the end of the drain, and a farewell after the peer's anchor was removed.
+    async fn cut(&self, anchor: Option<AnchorId>, farewell: &Farewell) {
+        let distrusted = async {
+            distrusted(&self.http.dialer.tls, anchor).await;
+            farewell.say().await;
+        };
+        // Each ends the connection; neither has anything to lose.
+        tokio::select! {
+            () = self.drain.cut() => {}
+            () = distrusted => {}
         }
     }
 
@@ -306,6 +320,7 @@ impl Inbound {
             gate: Gate::Inbound { peer },
             drain: self.drain.clone(),
             released: self.released.clone(),
+            farewell: Rc::default(),
         }
     }
 

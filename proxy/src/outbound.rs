@@ -153,7 +153,8 @@ impl Outbound {
     fn session(&self, ends: Ends, target: Target) -> Session {
         let Ends { client, dst } = ends;
         let drain = self.drain.clone();
-        Session { client, dst, target, gate: Gate::Outbound, released: drain.clone(), drain }
+        let (released, farewell) = (drain.clone(), Rc::default());
+        Session { client, dst, target, gate: Gate::Outbound, drain, released, farewell }
     }
 
     fn record(&self, ends: Ends) -> TcpRecord {

@@ -33,6 +33,14 @@ impl AnchorWatch {
         self.bundles.borrow().as_ref().is_some_and(|bundle| bundle.contains(anchor))
     }
 
+    /// Returns when a bundle was published since this was made or last returned. **Cancel:** loses nothing.
+    pub async fn changed(&mut self) {
+        if self.bundles.changed().await.is_err() {
+            // As in `removed`.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Returns when `anchor` is not trusted (any more); at once if it is not now. A connection selects on it beside its
     /// copying, and closes.
     ///

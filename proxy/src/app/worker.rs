@@ -267,13 +267,17 @@ impl<S: OriginalDstSource> Stories<S> {
     }
 }
 
-/// Closes idle connections that have no future.
+/// Closes idle connections that have no future: now and then, and at once when somebody may be trusted no longer.
 async fn sweep<S>(stories: Rc<Stories<S>>, shared: Shared<S>) {
     let mut turn = interval(SWEEP_EVERY);
+    let mut anchors = shared.tls.anchor_watch();
     let mut told = 0;
     loop {
-        turn.tick().await;
-        let anchors = shared.tls.anchor_watch();
+        // Whichever is first; the sweep looks at everything.
+        tokio::select! {
+            _ = turn.tick() => {}
+            () = anchors.changed() => {}
+        }
         stories.http.pool.sweep(Instant::now(), |anchor| anchors.is_trusted(anchor));
         let idle = i64::try_from(stories.http.pool.idle_len()).unwrap_or(i64::MAX);
         shared.telemetry.change(Gauge::UpstreamIdle, idle - told);

@@ -68,7 +68,7 @@ impl Lease {
 
     /// Takes the connection out of use for new requests.
     pub(crate) fn retire(&self) {
-        self.connection.shared.usable.set(false);
+        self.connection.retire();
     }
 }
 
@@ -122,9 +122,14 @@ impl H2Connection {
         self.shared.active.get()
     }
 
+    /// Takes it out of use for new requests.
+    pub(crate) fn retire(&self) {
+        self.shared.usable.set(false);
+    }
+
     /// Ends it where it stands, with all requests that it carries.
     pub(crate) fn cut(&self) {
-        self.shared.usable.set(false);
+        self.retire();
         self.driver.abort();
     }
 

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use weft_proxy_core::endpoint::Endpoint;
 use weft_runtime::task::Tasks;
 use weft_tls::{Alpn, AnchorId};
 
 use super::h2::{H2Connection, Lease};
-use super::{ConnectError, Dialer};
+use super::{ConnectError, DISTRUSTED_MAX, Dialer};
 use crate::balance::{Picked, PoolKey};
 use crate::error::Reason;
 use crate::h1::Connection as H1Connection;
@@ -201,8 +201,9 @@ impl Pool {
         lease.ok_or_else(|| h2::Error::from(h2::Reason::INTERNAL_ERROR).into())
     }
 
-    /// Closes what has idled too long, what leads to an endpoint that is gone, and cuts what an anchor authenticated that
-    /// is trusted no longer. Called by each worker every few seconds.
+    /// Closes what has idled too long, what leads to an endpoint that is gone, and what an anchor authenticated that is
+    /// trusted no longer; what such a connection carries has [`DISTRUSTED_MAX`] to end. Called by each worker every few
+    /// seconds, and when the bundle changes.
     pub(crate) fn sweep(&self, now: Instant, trusted: impl Fn(AnchorId) -> bool) {
         self.idle.borrow_mut().retain(|_, slot| {
             let fresh = |since: Instant| now.saturating_duration_since(since) < IDLE_MAX;
@@ -215,8 +216,8 @@ impl Pool {
             let gone = is_gone(slot.endpoint.as_ref());
             slot.connections.borrow_mut().retain(|(connection, anchor)| {
                 if !anchor.is_none_or(&trusted) {
-                    // Also what it carries, however long that is to last (semantics 35).
-                    connection.cut();
+                    connection.retire();
+                    self.tasks.spawn_local("h2-farewell", cut_later(connection.clone()));
                 }
                 let old = connection.idle_for(now).is_some_and(|idle| idle >= IDLE_MAX);
                 connection.is_usable() && !gone && !old
@@ -236,6 +237,12 @@ impl Pool {
         let shared = self.shared.borrow();
         idle + shared.values().map(|slot| slot.connections.borrow().iter().filter(is_idle).count()).sum::<usize>()
     }
+}
+
+/// Cuts what a connection still carries, however long that was to last (semantics 35).
+async fn cut_later(connection: H2Connection) {
+    sleep(DISTRUSTED_MAX).await;
+    connection.cut();
 }
 
 /// Whether discovery has withdrawn the endpoint.

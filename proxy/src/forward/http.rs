@@ -5,6 +5,7 @@ mod answer;
 mod attempt;
 mod body;
 mod exchange;
+mod farewell;
 mod headers;
 mod http1;
 mod http2;
@@ -61,6 +62,8 @@ pub(crate) struct Session {
     pub(crate) drain: Drain,
     /// When to close what is idle: nobody sends any more.
     pub(crate) released: Drain,
+    /// When this one connection is to end, whatever the others do.
+    pub(crate) farewell: Rc<Farewell>,
 }
 
 /// What differs between the directions: who asks, and what lets them through.
@@ -106,6 +109,7 @@ impl Http {
     }
 }
 
+pub(crate) use self::farewell::Farewell;
 pub(crate) use self::http1::Http1End;
 
 #[cfg(test)]

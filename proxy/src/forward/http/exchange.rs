@@ -109,7 +109,7 @@ impl Http {
         let admitted = self.admit(session, request, record)?;
         record.traffic.route = admitted.routed().route().cloned();
         prepare(session, request, &admitted, record)?;
-        if session.drain.is_draining() {
+        if session.drain.is_draining() || session.farewell.is_said() {
             responder.close_after();
         }
         self.attempts(Job { session, admitted: &admitted }, request, body, responder, record).await

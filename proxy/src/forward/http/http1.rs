@@ -100,6 +100,7 @@ async fn wait_for_request(reader: &mut Reader, session: &Session) -> bool {
         biased;
         begun = reader.begun() => begun.unwrap_or(false),
         () = session.released.draining() => false,
+        () = session.farewell.idle_closed() => false,
     }
 }
 

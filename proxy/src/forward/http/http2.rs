@@ -54,7 +54,7 @@ async fn streams(http: &Rc<Http>, connection: &mut Connection<Io, Bytes>, sessio
         // Nothing is lost: `accept` keeps its place, and it also drives the connection's reads and writes.
         let accepted = tokio::select! {
             accepted = connection.accept() => accepted,
-            () = session.drain.draining(), if !told => {
+            () = leaving(session), if !told => {
                 connection.graceful_shutdown();
                 told = true;
                 continue;
@@ -91,6 +91,15 @@ async fn streams(http: &Rc<Http>, connection: &mut Connection<Io, Bytes>, sessio
             // HTTP/2 has nothing left of an exchange.
             drop(http.exchange(&session, incoming).await);
         });
+    }
+}
+
+/// Resolves when the client is to go elsewhere.
+async fn leaving(session: &Session) {
+    // Nothing is lost: both stay as they are once they are there.
+    tokio::select! {
+        () = session.drain.draining() => {}
+        () = session.farewell.said() => {}
     }
 }
 

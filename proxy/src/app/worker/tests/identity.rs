@@ -1,7 +1,10 @@
 //! Who answers, and what happens when it is somebody else (semantics 10, 26, 35); ourselves among them (semantics 5).
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use weft_model::policy::AuthzAction;
 use weft_model::resources::WorkloadDestination;
 use weft_model::{AppProtocol, EndpointSpec};
@@ -9,9 +12,10 @@ use weft_tls::TrustBundle;
 use weft_tls::testing::TestCa;
 
 use super::world::{
-    GET, OK, Pair, V4, about, ask, endpoints, expect, expect_reset, head, identity, inbound_spec, meshed, pair,
+    GET, OK, Pair, Proxy, V4, about, ask, endpoints, expect, expect_reset, head, identity, inbound_spec, meshed, pair,
     service_spec, status, unmeshed,
 };
+use crate::connect::DISTRUSTED_MAX;
 use crate::record::Event;
 
 /// Has the service's one endpoint be another.
@@ -100,6 +104,62 @@ async fn an_anchor_that_is_removed_closes_what_it_authenticated() {
         side.wait_for_reason("identity-mismatch").await;
         side.tls.publish(pair.world.ca.leaf(identity(side.name).as_str()), pair.world.ca.bundle()).unwrap();
     }
+}
+
+/// A rotation as the control plane does it: both anchors, leaves of the next one, then the old anchor goes, at the server
+/// first. A POST may not be sent twice, so each one that meets a closing connection would fail.
+#[tokio::test]
+async fn a_rotation_of_the_anchor_costs_no_request() {
+    let pair = pair(V4).await;
+    let next = TestCa::new("next");
+    let both = TrustBundle::from_der([pair.world.ca.anchor_der(), next.anchor_der()]).unwrap();
+    let publish = |side: &Proxy, bundle: TrustBundle| {
+        side.tls.publish(next.leaf(identity(side.name).as_str()), bundle).unwrap();
+    };
+    let app = async {
+        loop {
+            let mut io = pair.accept().await;
+            tokio::task::spawn_local(async move {
+                let mut read = vec![0; 16_384];
+                while matches!(io.read(&mut read).await, Ok(1..)) {
+                    io.write_all(OK.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    };
+    let rotate = async {
+        let posts = async |length: Duration| {
+            let end = Instant::now() + length;
+            let mut client = pair.open().await;
+            while Instant::now() < end {
+                let answer = ask(&mut client, "POST / HTTP/1.1\r\nhost: payment\r\ncontent-length: 0\r\n\r\n").await;
+                assert_eq!(status(&answer), 200, "{answer}");
+                expect(&mut client, b"ok").await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        posts(Duration::from_millis(100)).await;
+        publish(&pair.server, both.clone());
+        publish(&pair.client, both.clone());
+        let under_load = posts(DISTRUSTED_MAX + Duration::from_secs(1));
+        let removal = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            publish(&pair.server, next.bundle());
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            publish(&pair.client, next.bundle());
+        };
+        tokio::join!(under_load, removal);
+    };
+    tokio::task::LocalSet::new()
+        .run_until(Box::pin(async {
+            tokio::select! {
+                () = rotate => {}
+                () = app => {}
+            }
+        }))
+        .await;
+    // The old connection was given up, and a new one made.
+    assert!(pair.client.counted(Event::UpstreamConnected) >= 2);
 }
 
 #[tokio::test]

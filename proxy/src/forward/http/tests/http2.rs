@@ -16,6 +16,7 @@ use super::world::{
     Server, World, chain, client_of, h2_body, h2_request, h2_send, h2_server, local, nobody, pair, passthrough,
     read_to_end, to,
 };
+use crate::connect::DISTRUSTED_MAX;
 use crate::forward::http::serve_http2;
 
 fn trailers(value: &'static str) -> HeaderMap {
@@ -428,7 +429,13 @@ async fn a_distrusted_connection_is_cut_by_the_sweep() {
         let response = response.await.unwrap();
         near.http.pool.sweep(tokio::time::Instant::now(), |_| true);
         assert_eq!(near.http.requests.inside(), 1);
+        // What is under way has a few seconds, which pass at once here.
+        tokio::time::pause();
         near.http.pool.sweep(tokio::time::Instant::now(), |_| false);
+        tokio::task::yield_now().await;
+        assert_eq!(near.http.requests.inside(), 1);
+        tokio::time::advance(DISTRUSTED_MAX).await;
+        tokio::time::resume();
         assert!(h2_body(response.into_body()).await.is_err());
         near.until_ended("upstream-reset", 1).await;
         // Whoever comes next gets a new connection.

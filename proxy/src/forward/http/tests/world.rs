@@ -112,6 +112,7 @@ impl World {
             gate,
             drain: self.drain.clone(),
             released: self.drain.clone(),
+            farewell: Rc::default(),
         }
     }
 

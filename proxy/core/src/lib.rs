@@ -37,5 +37,8 @@ pub mod retry;
 // Success or failure.
 pub mod classify;
 
+// Which trace a request belongs to.
+pub mod trace_context;
+
 // Time and chance as numbers.
 pub(crate) mod ticks;

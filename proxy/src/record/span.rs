@@ -5,7 +5,6 @@
 //! Parsing is strict: what is malformed is no context at all. Across an application the trace holds together only if
 //! the application passes the headers on (semantics 47).
 
-mod context;
 mod export;
 
 use std::cell::Cell;
@@ -14,8 +13,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderValue};
+use weft_proxy_core::trace_context::{self, Incoming, TRACEPARENT, TRACESTATE};
 
-use self::context::{Incoming, TRACEPARENT, TRACESTATE};
 pub(crate) use self::export::Exporter;
 pub(super) use self::export::SPANS_QUEUED_MAX;
 use super::facts::HttpFacts;
@@ -75,7 +74,7 @@ impl Trace {
             return Self::None;
         }
         let heads = |ids: &Ids| ids.chance(sampling.per_million);
-        match context::read(headers) {
+        match trace_context::read(headers) {
             Incoming::Denied => Self::None,
             Incoming::None if !sampling.exporting || sampling.per_million == 0 => Self::None,
             Incoming::None => {

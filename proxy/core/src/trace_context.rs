@@ -6,8 +6,10 @@
 
 use http::{HeaderMap, HeaderName};
 
-pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// The span that asks (W3C).
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// What tracing systems add to it (W3C).
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const B3: HeaderName = HeaderName::from_static("b3");
 const B3_TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
 const B3_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
@@ -16,7 +18,7 @@ const B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
 
 /// What the caller said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Incoming {
+pub enum Incoming {
     /// "Do not trace this", without a context (B3).
     Denied,
     /// Nothing that can be read.
@@ -34,8 +36,8 @@ pub(super) enum Incoming {
     },
 }
 
-/// W3C where it is there, else B3.
-pub(super) fn read(headers: &HeaderMap) -> Incoming {
+/// Reads what the caller said: W3C where it is there, else B3; of what cannot be read, nothing.
+pub fn read(headers: &HeaderMap) -> Incoming {
     if headers.contains_key(TRACEPARENT) {
         return only(headers, &TRACEPARENT).and_then(w3c).unwrap_or(Incoming::None);
     }
@@ -125,3 +127,6 @@ fn hex(text: &str, digits: usize) -> Option<u128> {
     }
     u128::from_str_radix(text, 16).ok()
 }
+
+#[cfg(test)]
+mod tests;

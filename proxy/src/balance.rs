@@ -101,6 +101,14 @@ impl Picked {
     }
 }
 
+impl Drop for Picked {
+    fn drop(&mut self) {
+        if let Some(in_flight) = self.in_flight.as_mut().filter(|in_flight| in_flight.is_waiting()) {
+            in_flight.give_up(Instant::now().into_std());
+        }
+    }
+}
+
 /// What a choice goes by, beside the endpoints.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Choice<'a> {

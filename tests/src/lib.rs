@@ -5,6 +5,7 @@
 
 pub mod echo;
 pub mod stage;
+pub mod steady;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -38,8 +38,42 @@ struct Seen {
 #[repr(align(128))]
 struct Counters {
     in_flight: AtomicU32,
+    silence: Silence,
     ewma: Ewma,
     breaker: Breaker,
+}
+
+/// How long answers have been owed. A host whose packets vanish answers nothing, and reports nothing either until its
+/// connections are given up: without this it would look as good as it last was, for as long as half a minute.
+#[derive(Debug, Default)]
+struct Silence {
+    /// Requests that were sent and not answered.
+    waiting: AtomicU32,
+    /// The last answer, or when the first of those was sent. Workers may race for it by a moment, which does no harm.
+    since_ms: AtomicU64,
+}
+
+impl Silence {
+    fn begin(&self, now_ms: u64) {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.since_ms.store(now_ms, Ordering::Relaxed);
+        }
+    }
+
+    fn answered(&self, now_ms: u64) {
+        self.since_ms.store(now_ms, Ordering::Relaxed);
+        self.end();
+    }
+
+    fn end(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn length(&self, now_ms: u64) -> Duration {
+        let is_owed = self.waiting.load(Ordering::Relaxed) > 0;
+        let length_ms = now_ms.saturating_sub(self.since_ms.load(Ordering::Relaxed));
+        Duration::from_millis(if is_owed { length_ms } else { 0 })
+    }
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -48,6 +82,7 @@ impl Endpoint {
     pub(crate) fn new(spec: EndpointSpec, policy: BackendPolicy, outliers: Arc<Outliers>, now: Instant) -> Self {
         let counters = Counters {
             in_flight: AtomicU32::new(0),
+            silence: Silence::default(),
             ewma: Ewma::new(policy.balancing.default_rtt),
             breaker: Breaker::default(),
         };
@@ -86,14 +121,17 @@ impl Endpoint {
         self.seen.counters.in_flight.load(Ordering::Relaxed)
     }
 
-    /// The latency that balancing reckons with: its recent peak, decayed.
+    /// The latency that balancing reckons with: its recent peak, decayed; or, where that is more, for how long it has
+    /// answered none of the requests that wait.
     pub fn latency(&self, now: Instant) -> Duration {
         Duration::from_secs_f32(self.latency_s(now))
     }
 
     /// The same in seconds.
     pub(crate) fn latency_s(&self, now: Instant) -> f32 {
-        self.seen.counters.ewma.read(self.policy.balancing.decay, self.now_ms(now))
+        let (counters, now_ms) = (&self.seen.counters, self.now_ms(now));
+        let seen = counters.ewma.read(self.policy.balancing.decay, now_ms);
+        seen.max(counters.silence.length(now_ms).as_secs_f32())
     }
 
     /// Whether it is left out after failures, or waits for its one trial request.
@@ -109,7 +147,15 @@ impl Endpoint {
     /// Begins a request; `trial` if it is the one that the breaker has just let through.
     pub(crate) fn enter(self: &Arc<Self>, now: Instant, trial: bool) -> InFlight {
         self.seen.counters.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight { endpoint: Arc::clone(self), started: now, measured: false, trial, open: true, ejected: false }
+        InFlight {
+            endpoint: Arc::clone(self),
+            started: now,
+            waiting: false,
+            measured: false,
+            trial,
+            open: true,
+            ejected: false,
+        }
     }
 
     pub(crate) fn breaker(&self) -> &Breaker {
@@ -136,14 +182,16 @@ impl fmt::Debug for Endpoint {
 
 /// A request that is under way to an endpoint. Counts from the choice of the endpoint until it is dropped.
 ///
-/// **Cancel:** dropping it without a report counts neither as success nor as failure, and does not touch the latency:
-/// a client that gives up says nothing about the server.
+/// **Cancel:** dropping it without a report counts neither as success nor as failure: a client that gives up says
+/// nothing about the server, but for how long it has waited ([`InFlight::give_up`]).
 #[derive(Debug)]
 #[must_use = "dropping it ends the request"]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of one request; every combination occurs")]
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
     started: Instant,
+    /// Whether it was sent and not answered.
+    waiting: bool,
     measured: bool,
     trial: bool,
     /// Whether the outcome is still to be reported.
@@ -166,6 +214,25 @@ impl InFlight {
     /// handshake is not taken for the server's latency.
     pub fn sent(&mut self, now: Instant) {
         self.started = now;
+        if !self.measured && !std::mem::replace(&mut self.waiting, true) {
+            let Endpoint { seen, .. } = &*self.endpoint;
+            seen.counters.silence.begin(seen.epoch.ms(now));
+        }
+    }
+
+    /// Whether it was sent and not answered.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting
+    }
+
+    /// Whoever asked waits no longer. Its answer would have taken longer than that, which is all that can be said: an
+    /// endpoint that answers nobody must not look good to the next one only because everybody gives up.
+    pub fn give_up(&mut self, now: Instant) {
+        if self.waiting {
+            let Endpoint { policy, seen, .. } = &*self.endpoint;
+            let waited = now.saturating_duration_since(self.started);
+            seen.counters.ewma.raise(waited, policy.balancing.decay, seen.epoch.ms(now));
+        }
     }
 
     /// Records the latency, once: the first byte of the response is there (for bytes: the connection is). `class` is
@@ -180,6 +247,9 @@ impl InFlight {
         let Endpoint { policy, seen, .. } = &*self.endpoint;
         let latency = now.saturating_duration_since(self.started);
         let (ewma, now_ms) = (&seen.counters.ewma, seen.epoch.ms(now));
+        if std::mem::take(&mut self.waiting) {
+            seen.counters.silence.answered(now_ms);
+        }
         match class {
             Class::Failure => ewma.raise(latency, policy.balancing.decay, now_ms),
             Class::Success => ewma.observe(latency, policy.balancing.decay, now_ms),
@@ -217,6 +287,9 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         let counters = &self.endpoint.seen.counters;
         counters.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if self.waiting {
+            counters.silence.end();
+        }
         if self.open && self.trial {
             counters.breaker.abandon_trial();
         }

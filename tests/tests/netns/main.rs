@@ -6,13 +6,22 @@ mod http2;
 mod live;
 mod opaque;
 mod refusals;
+mod vanished;
 mod world;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let tables =
-        [world::CASES, commands::CASES, opaque::CASES, http1::CASES, http2::CASES, refusals::CASES, live::CASES];
+    let tables = [
+        world::CASES,
+        commands::CASES,
+        opaque::CASES,
+        http1::CASES,
+        http2::CASES,
+        refusals::CASES,
+        live::CASES,
+        vanished::CASES,
+    ];
     let cases: Vec<_> = tables.into_iter().flatten().copied().collect();
     weft_tests::main(&cases)
 }

@@ -54,6 +54,44 @@ fn a_cancelled_request_leaves_the_latency_alone() {
 }
 
 #[test]
+fn an_endpoint_that_owes_answers_is_as_slow_as_it_is_silent() {
+    let now = start();
+    let endpoint = endpoint(BackendPolicy::default());
+    let [mut one, mut other] = [endpoint.begin(now), endpoint.begin(now)];
+    one.sent(now);
+    other.sent(now + 1000 * MS);
+    assert!(near(endpoint.latency(now + 5000 * MS), 5000 * MS));
+    // One answer shows that it is alive.
+    one.first_byte(Class::Success, now + 5000 * MS);
+    let peak = endpoint.latency(now + 5000 * MS);
+    assert!(near(peak, 5000 * MS), "{peak:?}");
+    assert!(endpoint.latency(now + 6000 * MS) < peak);
+    assert!(near(endpoint.latency(now + 15_000 * MS), 10_000 * MS));
+    other.first_byte(Class::Success, now + 15_000 * MS);
+    drop((one, other));
+    assert!(endpoint.latency(now + 30_000 * MS) < 5000 * MS, "nothing is owed any more");
+}
+
+#[test]
+fn a_client_that_gives_up_tells_how_long_it_waited_and_no_more() {
+    let now = start();
+    let endpoint = endpoint(BackendPolicy::default());
+    let mut request = endpoint.begin(now);
+    request.sent(now);
+    request.give_up(now + 5000 * MS);
+    drop(request);
+    assert!(near(endpoint.latency(now + 5000 * MS), 5000 * MS));
+    // It is forgotten, so that the endpoint is tried again.
+    assert!(endpoint.latency(now + 100_000 * MS) < MS);
+    let mut quick = endpoint.begin(now);
+    quick.sent(now);
+    let before = endpoint.latency(now + 100_000 * MS);
+    quick.first_byte(Class::Success, now);
+    quick.give_up(now + 100_000 * MS);
+    assert!(endpoint.latency(now + 100_000 * MS) <= before);
+}
+
+#[test]
 fn a_failure_never_makes_an_endpoint_look_faster() {
     let now = start();
     let endpoint = endpoint(BackendPolicy::default());

@@ -54,7 +54,7 @@ async fn serve(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
     let (telemetry, exporter) = Telemetry::new(config.workload.clone(), WallClock::system());
     telemetry.watch_tasks(tasks.clone());
     let tls = MeshTls::new(config.trust_domain.clone());
-    let (discovery, inbox) = Discovery::new();
+    let (discovery, inbox) = Discovery::new(config.destination_idle);
     let known = discovery.clone();
     telemetry.on_scrape(move |text| known.write_metrics(text));
     let (ends, drains) = Ends::new();

@@ -73,6 +73,12 @@ pub struct Args {
     #[arg(long, env = "WEFT_MAX_REQUESTS", default_value_t = 100_000, value_name = "N")]
     max_requests: u32,
 
+    /// Seconds after which a destination that the application no longer talks to is not followed any more; the next
+    /// connection to it asks the control plane anew.
+    #[arg(long, env = "WEFT_DESTINATION_IDLE", default_value_t = DESTINATION_IDLE_SECONDS,
+        value_parser = clap::value_parser!(u64).range(1..), value_name = "SECONDS")]
+    destination_idle: u64,
+
     /// How long a drain waits for what is in flight, in seconds.
     #[arg(long, env = "WEFT_DRAIN_SECONDS", default_value_t = 30, value_name = "SECONDS")]
     drain_seconds: u64,
@@ -85,6 +91,9 @@ pub struct Args {
     #[arg(long, env = "WEFT_LOG_FORMAT", default_value = "text", value_parser = ["text", "json"], value_name = "FORMAT")]
     log_format: String,
 }
+
+/// Five minutes (design §3).
+const DESTINATION_IDLE_SECONDS: u64 = 5 * 60;
 
 /// What the proxy runs by.
 #[derive(Clone, Debug)]
@@ -113,6 +122,8 @@ pub struct Config {
     pub connections_max: u32,
     /// Requests in flight at once.
     pub requests_max: u32,
+    /// What nobody has used for so long is no longer subscribed to.
+    pub destination_idle: Duration,
     /// How long a drain waits.
     pub drain_deadline: Duration,
     /// The log filter to begin with.
@@ -183,6 +194,7 @@ impl Config {
             admin_port,
             max_connections,
             max_requests,
+            destination_idle,
             drain_seconds,
             log,
             log_format,
@@ -213,6 +225,7 @@ impl Config {
             ports: Ports { outbound: outbound_port, inbound: inbound_port, admin: admin_port },
             connections_max: max_connections,
             requests_max: max_requests,
+            destination_idle: Duration::from_secs(destination_idle),
             drain_deadline: Duration::from_secs(drain_seconds),
             log,
             log_json: log_format == "json",

@@ -38,8 +38,6 @@ use subscriptions::Books;
 
 /// How long an unknown destination is waited for (semantics 21).
 pub(crate) const LOOKUP_DEADLINE: Duration = Duration::from_secs(3);
-/// What nobody has used for so long is no longer subscribed to (design §3).
-const IDLE_MAX: Duration = Duration::from_secs(5 * 60);
 /// How long "nothing is there" is believed, though the control plane would say if that changed: a port scan must not
 /// fill the subscriptions.
 const MISS_MAX: Duration = Duration::from_secs(10);
@@ -127,11 +125,12 @@ struct Ask {
 }
 
 impl Discovery {
-    /// The handle, and what the task is made from by [`Client::new`].
-    pub(crate) fn new() -> (Self, Inbox) {
+    /// The handle, and what the task is made from by [`Client::new`]. What nobody has used for `idle_max` is no longer
+    /// subscribed to.
+    pub(crate) fn new(idle_max: Duration) -> (Self, Inbox) {
         let cache = Arc::new(Cache::new());
         let (asks, inbox) = mpsc::channel(ASKS_MAX);
-        (Self { cache: Arc::clone(&cache), asks }, Inbox { books: Books::new(cache), asks: inbox })
+        (Self { cache: Arc::clone(&cache), asks }, Inbox { books: Books::new(cache, idle_max), asks: inbox })
     }
 
     /// Finds out what is behind an original destination. Held results stay current: keep the `Arc` for as long as the

@@ -31,6 +31,8 @@ pub struct Status {
     pub files: Vec<String>,
     /// Workloads whose proxies are connected, `namespace/name`.
     pub connected: Vec<String>,
+    /// How many resources each of those follows, by `namespace/name`.
+    pub subscriptions: BTreeMap<String, usize>,
 }
 
 /// How one resource stands.
@@ -88,6 +90,7 @@ struct Page {
 #[derive(Deserialize)]
 struct Connected {
     workload: String,
+    subscriptions: usize,
 }
 
 impl Status {
@@ -99,9 +102,10 @@ impl Status {
         let page: Page =
             serde_json::from_str(json).context("the status is not what a control plane of this version says")?;
         let keyed = page.resources.into_iter().map(|resource| (resource.key(), resource));
-        let connected = page.connected.into_iter().map(|proxy| proxy.workload).collect();
+        let connected = page.connected.iter().map(|proxy| proxy.workload.clone()).collect();
+        let subscriptions = page.connected.into_iter().map(|proxy| (proxy.workload, proxy.subscriptions)).collect();
         let files = page.files.iter().map(file_problem).collect();
-        Ok(Self { resources: keyed.collect(), files, connected })
+        Ok(Self { resources: keyed.collect(), files, connected, subscriptions })
     }
 
     /// How one resource stands.

@@ -24,7 +24,7 @@ pub(crate) struct ByHand {
 impl Discovery {
     /// A discovery that knows what it is told by hand.
     pub(crate) fn by_hand() -> (Self, ByHand) {
-        let (discovery, inbox) = Self::new();
+        let (discovery, inbox) = Self::new(std::time::Duration::MAX);
         (discovery.clone(), ByHand { discovery, _unanswered: inbox })
     }
 }

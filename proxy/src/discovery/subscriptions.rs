@@ -17,9 +17,7 @@ use weft_proxy_core::route::http::HttpRoutes;
 
 use super::cache::{Cache, Entry, Known, LastUsed};
 use super::service::{Backend, Service, Workload};
-use super::{
-    Ask, Cause, DESTINATIONS_MAX, IDLE_MAX, MISS_MAX, MISSES_MAX, PEERS_MAX, PENDING_MAX, UNANSWERED_MAX, WAITERS_MAX,
-};
+use super::{Ask, Cause, DESTINATIONS_MAX, MISS_MAX, MISSES_MAX, PEERS_MAX, PENDING_MAX, UNANSWERED_MAX, WAITERS_MAX};
 
 /// All state of the task that outlives a stream.
 #[derive(Debug)]
@@ -30,6 +28,8 @@ pub(super) struct Books {
     pub(super) backends: BTreeMap<ServiceKey, Endpoints>,
     /// What is to be said on the stream, in order. Empty while there is none.
     pub(super) outbox: VecDeque<Request>,
+    /// What nobody has used for so long is given up.
+    idle_max: Duration,
     is_up: bool,
     /// Whether readers' map is behind the books.
     pub(super) is_stale: bool,
@@ -79,13 +79,14 @@ pub(super) struct Endpoints {
 }
 
 impl Books {
-    pub(super) fn new(cache: Arc<Cache>) -> Self {
+    pub(super) fn new(cache: Arc<Cache>, idle_max: Duration) -> Self {
         Self {
             cache,
             destinations: BTreeMap::new(),
             services: BTreeMap::new(),
             backends: BTreeMap::new(),
             outbox: VecDeque::new(),
+            idle_max,
             is_up: false,
             is_stale: false,
         }
@@ -275,6 +276,8 @@ impl Books {
         }
         if self.is_up {
             self.drop_unused_services();
+            // What was given up after the map was published is counted out, too.
+            self.count();
         }
     }
 
@@ -289,7 +292,7 @@ impl Books {
                 Some(Answer::Workload(workload)) => Arc::strong_count(workload) > 1 + usize::from(!entry.is_hidden),
                 Some(Answer::NotFound | Answer::PortNotFound) | None => continue,
             };
-            let is_idle = !is_held && entry.used.idle(now) >= IDLE_MAX;
+            let is_idle = !is_held && entry.used.idle(now) >= self.idle_max;
             if is_idle && entry.is_hidden {
                 gone.push(*addr);
             } else if is_idle != entry.is_hidden {
@@ -346,6 +349,11 @@ impl Books {
             }
         }
         self.cache.destinations.publish(visible);
+        self.count();
+    }
+
+    /// Tells how much is subscribed to.
+    fn count(&self) {
         let subscriptions = 2 + self.destinations.len() + self.services.len() + self.backends.len();
         self.cache.stats.subscriptions.set(i64::try_from(subscriptions).unwrap_or(i64::MAX));
     }

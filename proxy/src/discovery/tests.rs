@@ -245,6 +245,7 @@ async fn idle_destinations_are_given_up_after_five_minutes() {
     assert_eq!(fake.subscribed().len(), 5);
     sleep(Duration::from_secs(30)).await;
     assert_eq!(fake.subscribed(), [ResourceKey::Inbound, ResourceKey::Mesh]);
+    assert_eq!(fake.discovery.cache.stats.subscriptions.get(), 2, "the gauge says so, too");
     assert!(endpoint.is_gone(), "pools must let go of it");
     resolve_service(&fake, SHOP).await;
 }

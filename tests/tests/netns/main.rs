@@ -3,6 +3,7 @@
 mod commands;
 mod http1;
 mod http2;
+mod idle;
 mod live;
 mod opaque;
 mod refusals;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         http2::CASES,
         refusals::CASES,
         live::CASES,
+        idle::CASES,
         vanished::CASES,
     ];
     let cases: Vec<_> = tables.into_iter().flatten().copied().collect();

@@ -126,7 +126,7 @@ impl Fake {
             let server = Server::builder().add_service(service);
             server.serve_with_incoming(ReceiverStream::new(dialled)).await.unwrap();
         });
-        let (discovery, inbox) = Discovery::new();
+        let (discovery, inbox) = Discovery::new(Duration::from_secs(300));
         let state = Arc::clone(&world);
         let connect = move || connect(Arc::clone(&state), dial.clone());
         let hello = Hello {

@@ -131,6 +131,7 @@ pub(super) fn config(name: &str, settings: Settings, ports: Ports) -> Config {
         ports,
         connections_max: settings.connections_max,
         requests_max: settings.requests_max,
+        destination_idle: Duration::from_secs(300),
         drain_deadline: Duration::from_secs(5),
         log: "info".to_owned(),
         log_json: false,

@@ -4,6 +4,8 @@
 //! scene's world; everything is gone when it returns, and when it fails the logs of all its processes are part of the failure.
 
 pub mod echo;
+pub mod flood;
+pub mod memory;
 pub mod stage;
 pub mod steady;
 

@@ -6,6 +6,7 @@ mod attempt;
 mod body;
 mod exchange;
 mod farewell;
+mod guard;
 mod headers;
 mod http1;
 mod http2;

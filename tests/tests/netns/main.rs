@@ -1,6 +1,7 @@
 //! The real kernel and real programs: worlds, redirects, whole meshes.
 
 mod commands;
+mod hostile;
 mod http1;
 mod http2;
 mod idle;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         live::CASES,
         idle::CASES,
         vanished::CASES,
+        hostile::CASES,
     ];
     let cases: Vec<_> = tables.into_iter().flatten().copied().collect();
     weft_tests::main(&cases)

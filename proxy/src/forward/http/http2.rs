@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::body::Source;
 use super::exchange::Incoming;
+use super::guard::{Guarded, is_flood};
 use super::message::Request;
 use super::responder::Responder;
 use super::{Http, Session};
@@ -37,7 +38,9 @@ pub(super) async fn serve(http: &Rc<Http>, io: Io, session: Session) {
         .max_header_list_size(HEADER_LIST_BYTES_READ)
         .max_concurrent_streams(STREAMS_MAX)
         .max_pending_accept_reset_streams(RESET_PENDING_MAX);
-    let Ok(Ok(mut connection)) = timeout(PREFACE_MAX, builder.handshake::<_, Bytes>(io)).await else { return };
+    let Ok(Ok(mut connection)) = timeout(PREFACE_MAX, builder.handshake::<_, Bytes>(Guarded::new(io))).await else {
+        return;
+    };
     let session = Rc::new(session);
     let ping_pong = connection.ping_pong();
     // Nothing is lost: a client that does not answer is gone, and its streams are cancelled with the connection.
@@ -48,7 +51,7 @@ pub(super) async fn serve(http: &Rc<Http>, io: Io, session: Session) {
 }
 
 /// Takes streams until the connection ends. When draining, says GOAWAY and finishes what there is.
-async fn streams(http: &Rc<Http>, connection: &mut Connection<Io, Bytes>, session: &Rc<Session>) {
+async fn streams(http: &Rc<Http>, connection: &mut Connection<Guarded, Bytes>, session: &Rc<Session>) {
     let mut told = false;
     loop {
         // Nothing is lost: `accept` keeps its place, and it also drives the connection's reads and writes.
@@ -71,8 +74,8 @@ async fn streams(http: &Rc<Http>, connection: &mut Connection<Io, Bytes>, sessio
             Some(Ok(stream)) => stream,
             Some(Err(error)) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, client = %session.client, "HTTP/2 failed");
-                if error.is_library() {
-                    // The crate has refused a client that does not keep to the protocol, or floods us.
+                if error.is_library() || is_flood(&error) {
+                    // A client that does not keep to the protocol, or floods us.
                     let record = http.recorder.http(session.direction(), Protocol::Http2, session.client, session.dst);
                     record.finish(Err(Reason::BadRequest));
                 }

@@ -9,6 +9,7 @@ use weft_cli::mesh::programs::Programs;
 use weft_cli::mesh::workload::Member;
 use weft_cli::mesh::{self, Mesh, Settings, service_ip};
 use weft_cli::world::{Family, Host, Stopwatch, World, pause, wait_for};
+use weft_tests::memory::memory;
 
 use crate::clients::{Stalled, idle};
 use crate::figures::{Figures, Limit};
@@ -35,7 +36,7 @@ pub(crate) struct Scenario {
     pub(crate) run: fn(&mut Bench<'_>, &mut Figures) -> anyhow::Result<()>,
 }
 
-/// All, in order.
+/// Those of an ordinary run, in order.
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "start and idle", run: start_and_idle },
     Scenario { name: "1,000 idle connections", run: idle_connections },
@@ -47,8 +48,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 /// A mesh with one caller and one called.
 #[derive(Debug)]
 pub(crate) struct Bench<'w> {
-    mesh: Mesh<'w>,
-    outsider: Host,
+    /// It, with `client` and `server`.
+    pub(crate) mesh: Mesh<'w>,
+    /// Somebody without a proxy.
+    pub(crate) outsider: Host,
 }
 
 impl<'w> Bench<'w> {
@@ -68,21 +71,23 @@ impl<'w> Bench<'w> {
         Ok(bench)
     }
 
-    fn client(&self) -> anyhow::Result<&Host> {
+    /// Where the caller is.
+    pub(crate) fn client(&self) -> anyhow::Result<&Host> {
         Ok(self.mesh.workload("client")?.host())
     }
 
     /// Lets one request through: what is learnt on demand is there then.
-    fn warm(&self) -> anyhow::Result<()> {
+    pub(crate) fn warm(&self) -> anyhow::Result<()> {
         wait_for("the first answer", WITHIN, || idle(self.client().ok()?, service(), 1).ok()).map(drop)
     }
 
-    fn proxy(&self, name: &str) -> anyhow::Result<u32> {
+    /// The number of a proxy's process.
+    pub(crate) fn proxy(&self, name: &str) -> anyhow::Result<u32> {
         self.mesh.workload(name)?.proxy_id().with_context(|| format!("the proxy of {name} does not run"))
     }
 
     fn memory(&self, name: &str, what: &str, limit: Limit, figures: &mut Figures) -> anyhow::Result<()> {
-        let memory = proc::memory(self.proxy(name)?)?;
+        let memory = memory(self.proxy(name)?)?;
         figures.add(format!("RSS, {what}"), "MiB", limit, Ok(memory.rss));
         figures.add("  of it anonymous", "MiB", Limit::None, Ok(memory.anon));
         Ok(())
@@ -109,7 +114,8 @@ impl<'w> Bench<'w> {
     }
 }
 
-fn service() -> SocketAddr {
+/// Where the called's Service is.
+pub(crate) fn service() -> SocketAddr {
     SocketAddr::new(service_ip(SERVICE, Family::V4), PORT)
 }
 
@@ -147,7 +153,7 @@ fn stalled_bodies(bench: &mut Bench<'_>, figures: &mut Figures) -> anyhow::Resul
     let mut stalled = Stalled::push(bench.client()?, service(), CONNECTIONS)?;
     stalled.all_wait()?;
     for (name, part) in PARTS {
-        let memory = proc::memory(bench.proxy(name)?)?;
+        let memory = memory(bench.proxy(name)?)?;
         figures.add(format!("peak RSS, 1,000 stalled bodies ({part})"), "MiB", limit, Ok(memory.peak));
         figures.add("  of it anonymous, at the end", "MiB", Limit::None, Ok(memory.anon));
     }

@@ -67,7 +67,7 @@ impl Stalled {
 
     /// One piece for each that takes it; whether any did.
     fn turn(&mut self) -> anyhow::Result<bool> {
-        let piece = [b'x'; 65_536];
+        let piece = vec![b'x'; 65_536];
         let mut any = false;
         for (stream, sent) in &mut self.streams {
             let rest = piece.get(..piece.len().min(BODY_BYTES - *sent)).unwrap_or_default();

@@ -57,7 +57,13 @@ pub(crate) struct Figures(Vec<Figure>);
 
 impl Figures {
     /// Adds one, or why it is missing.
-    pub(crate) fn add(&mut self, name: impl Into<String>, unit: &'static str, limit: Limit, value: anyhow::Result<f64>) {
+    pub(crate) fn add(
+        &mut self,
+        name: impl Into<String>,
+        unit: &'static str,
+        limit: Limit,
+        value: anyhow::Result<f64>,
+    ) {
         let value = value.map_err(|error| format!("{error:#}").lines().next().unwrap_or_default().to_owned());
         self.0.push(Figure { name: name.into(), unit, limit, value });
     }
@@ -74,9 +80,10 @@ impl Figures {
             let Figure { name, unit, limit, value } = figure;
             let value = value.as_ref().map_or_else(|_| "-".to_owned(), |value| format!("{value:.2}"));
             // Writing to a text cannot fail.
-            drop(writeln!(text, "{name:<56} {value:>9} {:>10}  {unit:<6} {}", limit.show(), figure.verdict()));
+            writeln!(text, "{name:<56} {value:>9} {:>10}  {unit:<6} {}", limit.show(), figure.verdict())
+                .unwrap_or_default();
             if let Err(why) = &figure.value {
-                drop(writeln!(text, "  {why}"));
+                writeln!(text, "  {why}").unwrap_or_default();
             }
         }
         text

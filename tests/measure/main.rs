@@ -6,6 +6,7 @@
 mod bench;
 mod clients;
 mod figures;
+mod floods;
 mod proc;
 mod server;
 
@@ -18,7 +19,7 @@ use weft_cli::world::{self, World};
 
 use crate::figures::{Figures, Limit};
 
-const HELP: &str = "Usage: measure [--proxy FILE]\n";
+const HELP: &str = "Usage: measure [--floods] [--proxy FILE]\n";
 
 /// Lines of each log that a failure shows.
 const LOG_LINES: usize = 10;
@@ -38,13 +39,13 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<bool> {
-    let proxy = proxy()?;
+    let Selected { scenarios, proxy } = selected()?;
     let privilege = world::enter()?;
     proc::raise_descriptor_limit()?;
     let directory = chosen(proxy.as_deref())?;
     let mut figures = Figures::default();
     figures.add("release binary, stripped", "MB", Limit::None, proc::stripped_mb(&directory.path().join("weft-proxy")));
-    for scenario in bench::SCENARIOS {
+    for scenario in scenarios {
         eprintln!("measuring: {}", scenario.name);
         // A world each: what one leaves in pools, tables and allocators is no part of the next.
         let world = World::new(privilege)?;
@@ -59,12 +60,23 @@ fn run() -> anyhow::Result<bool> {
     Ok(figures.hold())
 }
 
-/// The proxy to measure where it is not the one that lies beside.
-fn proxy() -> anyhow::Result<Option<PathBuf>> {
+/// What is measured.
+struct Selected {
+    scenarios: &'static [bench::Scenario],
+    /// Where it is not the one that lies beside.
+    proxy: Option<PathBuf>,
+}
+
+fn selected() -> anyhow::Result<Selected> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] => Ok(None),
-        ["--proxy", file] => Ok(Some(PathBuf::from(file))),
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let (scenarios, rest) = match args.as_slice() {
+        ["--floods", rest @ ..] => (floods::SCENARIOS, rest),
+        rest => (bench::SCENARIOS, rest),
+    };
+    match rest {
+        [] => Ok(Selected { scenarios, proxy: None }),
+        ["--proxy", file] => Ok(Selected { scenarios, proxy: Some(PathBuf::from(file)) }),
         _ => bail!("{HELP}"),
     }
 }

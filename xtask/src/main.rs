@@ -24,7 +24,7 @@ Commands:
                  everything CI runs; as root it first installs the system packages that the tests use
   demo [args]    builds the mesh and runs `weft demo [args]` (alias: cargo demo)
   tidy           the order of modules, the size of files, forbidden crates
-  measure [--profile demo|release]
+  measure [--floods] [--profile demo|release]
                  prints each figure beside its limit; fails on one that is missing or exceeded
   gen [--check]  writes the generated code, or checks that it is current
   help           this page

@@ -3,6 +3,7 @@
 //! Threads: this one runs identity, discovery, telemetry's exporter and the life cycle; the admin server has its own;
 //! so has each worker. Only workers carry traffic.
 
+mod resume;
 mod worker;
 
 use std::io;
@@ -31,6 +32,7 @@ use crate::control::ControlPlane;
 use crate::discovery::{self, Discovery};
 use crate::identity;
 use crate::record::{Gauge, Telemetry};
+use crate::state::StateDir;
 
 /// How long we go on accepting while proxies that hold our endpoint have not acknowledged its removal (semantics 25).
 const RELEASE_MAX: Duration = Duration::from_secs(5);
@@ -54,7 +56,12 @@ async fn serve(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
     let (telemetry, exporter) = Telemetry::new(config.workload.clone(), WallClock::system());
     telemetry.watch_tasks(tasks.clone());
     let tls = MeshTls::new(config.trust_domain.clone());
-    let (discovery, inbox) = Discovery::new(config.destination_idle);
+    let (discovery, mut inbox) = Discovery::new(config.destination_idle);
+    let state = resume::open(&config)?;
+    if let Some(state) = &state {
+        // Before anything is served, so that nothing is judged by less than what is known.
+        resume::resume(state, &tls, &mut inbox, &config.workload);
+    }
     let known = discovery.clone();
     telemetry.on_scrape(move |text| known.write_metrics(text));
     let (ends, drains) = Ends::new();
@@ -65,7 +72,8 @@ async fn serve(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
     let _admin = start_admin(&config, &discovery, &tls, &telemetry, log_level, drain_asked)?;
 
     let control_plane = ControlPlane { addr: config.control_plane, mark: config.socket_mark, mesh: tls.clone() };
-    tasks.spawn("identity", renewer(&config, &tls, &telemetry, control_plane.clone()).run());
+    tasks.spawn("identity", renewer(&config, &tls, &telemetry, control_plane.clone(), state.clone()).run());
+    tasks.spawn("readiness", resume::say_that_it_waits(discovery.clone(), tls.clone(), state.is_some()));
     let certified = tls.clone();
     let connect = move || {
         let (control_plane, certified) = (control_plane.clone(), certified.clone());
@@ -81,9 +89,11 @@ async fn serve(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
         addresses: local.reachable(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    tasks.spawn("discovery", discovery::Client::new(inbox, connect, hello).run());
+    // Before the task that makes changes.
+    let mesh_changes = discovery.mesh_changes();
+    tasks.spawn("discovery", discovery::Client::new(inbox, connect, hello, state).run());
     tasks.spawn("spans", exporter.run(config.socket_mark));
-    tasks.spawn("mesh", follow_mesh(discovery.clone(), tls, telemetry.clone()));
+    tasks.spawn("mesh", follow_mesh(discovery.clone(), mesh_changes, tls, telemetry.clone()));
     tracing::info!(workload = %config.workload, identity = %config.identity, workers = workers.len(), "proxy is up");
 
     let life = Life { discovery, ends: &ends, telemetry: &telemetry, deadline: config.drain_deadline };
@@ -279,6 +289,7 @@ fn renewer(
     tls: &MeshTls,
     telemetry: &Telemetry,
     control_plane: ControlPlane,
+    state: Option<Arc<StateDir>>,
 ) -> identity::Renewer<ControlPlane> {
     let stats = Arc::new(identity::Stats::default());
     let told = Arc::clone(&stats);
@@ -287,22 +298,25 @@ fn renewer(
         identity: config.identity.clone(),
         trust_anchors: config.trust_anchors.clone(),
         join_token_file: config.join_token_file.clone(),
+        state,
     };
     identity::Renewer::new(settings, tls.clone(), control_plane, Arc::new(weft_tls::DefaultTimeProvider), stats)
 }
 
-/// Puts what holds for the whole mesh in force: whom we trust and what is told.
-async fn follow_mesh(discovery: Discovery, tls: MeshTls, telemetry: Telemetry) {
-    let mut changes = discovery.mesh_changes();
+/// Puts what holds for the whole mesh in force: whom we trust and what is told. Of what was restored the bundle is in
+/// force already, see [`resume`].
+async fn follow_mesh(discovery: Discovery, mut changes: watch::Receiver<u64>, tls: MeshTls, telemetry: Telemetry) {
     loop {
         if let Some(mesh) = discovery.mesh() {
             telemetry.apply(&mesh.spec.telemetry);
-            if let Err(error) = tls.publish_bundle(mesh.trust.clone()) {
-                tracing::error!(error = &error as &dyn std::error::Error, "the trust bundle cannot be used");
-            }
         }
         if changes.changed().await.is_err() {
             return;
+        }
+        if let Some(mesh) = discovery.mesh()
+            && let Err(error) = tls.publish_bundle(mesh.trust.clone())
+        {
+            tracing::error!(error = &error as &dyn std::error::Error, "the trust bundle cannot be used");
         }
     }
 }

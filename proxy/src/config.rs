@@ -25,6 +25,11 @@ pub struct Args {
     #[arg(long, env = "WEFT_JOIN_TOKEN_FILE", value_name = "FILE")]
     join_token_file: Option<PathBuf>,
 
+    /// Directory for what a restarted proxy resumes from while the control plane is away: on a tmpfs, of the proxy's user,
+    /// mode 0700 (default: none, it waits).
+    #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
     /// The trust domain of the mesh.
     #[arg(long, env = "WEFT_TRUST_DOMAIN", default_value = "cluster.local", value_name = "NAME")]
     trust_domain: TrustDomain,
@@ -104,6 +109,8 @@ pub struct Config {
     pub trust_anchors: PathBuf,
     /// File with the join token.
     pub join_token_file: Option<PathBuf>,
+    /// Where state is kept for a restart, if anywhere.
+    pub state_dir: Option<PathBuf>,
     /// Who we are to peers.
     pub identity: SpiffeId,
     /// The mesh we belong to.
@@ -182,6 +189,7 @@ impl Config {
             control_plane,
             trust_anchors,
             join_token_file,
+            state_dir,
             trust_domain,
             workload_namespace,
             workload_name,
@@ -216,6 +224,7 @@ impl Config {
             control_plane,
             trust_anchors,
             join_token_file,
+            state_dir,
             identity,
             trust_domain,
             workload: WorkloadName::new(&workload_namespace, &workload_name),

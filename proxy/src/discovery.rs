@@ -17,6 +17,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use weft_model::resources::EgressMode;
 use weft_model::{OriginalDst, SpiffeId, WorkloadName};
+use weft_proto::proxy::v1::WatchResponse;
+use weft_tls::TrustBundle;
 
 use crate::error::Reason;
 use crate::record::Text;
@@ -24,6 +26,7 @@ use crate::record::Text;
 mod apply;
 mod cache;
 mod dump;
+mod keep;
 mod report;
 mod service;
 mod stats;
@@ -252,6 +255,20 @@ impl Discovery {
 pub(crate) struct Inbox {
     books: Books,
     asks: mpsc::Receiver<Ask>,
+}
+
+impl Inbox {
+    /// Puts in force what was kept before a restart, as if it came on the stream; what is not valid is left out. The
+    /// first stream asks for all of it again, and its answers replace it. Returns how many destinations are known.
+    pub(crate) fn restore(&mut self, kept: Vec<WatchResponse>, own: &WorkloadName) -> usize {
+        self.books.restore(kept, own);
+        self.books.cache.destinations.get().len()
+    }
+
+    /// The trust bundle, if the mesh was told or restored.
+    pub(crate) fn trust(&self) -> Option<TrustBundle> {
+        self.books.cache.mesh.get().map(|mesh| mesh.trust.clone())
+    }
 }
 
 impl Mesh {

@@ -1,5 +1,6 @@
 //! Our certificate: asked for with a join token, renewed with itself, published to `MeshTls`. One task on the control
-//! thread. A private key is made here, in memory, for each certificate; it is never written and never sent.
+//! thread. A private key is made here, in memory, for each certificate; it is never sent, and written only where
+//! [`StateDir`] keeps it in memory for a restart.
 //!
 //! Invariant: what is published was checked as a peer would check it. When the control plane is away, the certificate in
 //! force goes on, and the attempts go on beyond its end.
@@ -23,9 +24,11 @@ use weft_tls::credentials::CredentialsError;
 use weft_tls::{
     CertificateDer, Credentials, MeshTls, PrivateKeyDer, PrivatePkcs8KeyDer, TimeProvider, TrustBundle, VerifyError,
 };
+use zeroize::Zeroizing;
 
 use crate::control::ControlPlane;
 use crate::record::{Kind, Text};
+use crate::state::StateDir;
 
 /// When to renew, and when to try again.
 mod schedule;
@@ -93,6 +96,8 @@ pub(crate) struct Settings {
     pub(crate) trust_anchors: PathBuf,
     /// File with a join token; read anew at each attempt.
     pub(crate) join_token_file: Option<PathBuf>,
+    /// Where each certificate is kept for a restart, if anywhere.
+    pub(crate) state: Option<Arc<StateDir>>,
 }
 
 /// The task.
@@ -110,7 +115,7 @@ pub(crate) struct Renewer<C> {
 }
 
 impl<C: Certify> Renewer<C> {
-    /// A task that publishes to `mesh`, by the clock `time`.
+    /// A task that publishes to `mesh`, by the clock `time`. Credentials that are in force already are renewed.
     pub(crate) fn new(
         settings: Settings,
         mesh: MeshTls,
@@ -118,6 +123,8 @@ impl<C: Certify> Renewer<C> {
         time: Arc<dyn TimeProvider>,
         stats: Arc<Stats>,
     ) -> Self {
+        let resumed = mesh.credentials().map_or(0, |own| own.not_after().as_secs());
+        stats.not_after_unix_s.store(resumed, Ordering::Relaxed);
         Self { settings, mesh, certify, time, stats, key: None, prefer_token: false }
     }
 
@@ -174,8 +181,20 @@ impl<C: Certify> Renewer<C> {
         let answered = timeout(deadline, self.certify.certify(request)).await;
         let response = answered.unwrap_or(Err(IdentityError::Timeout { after: deadline }))?;
         let life = self.take(response, key_der)?;
-        self.key = None;
+        if let Some(key) = self.key.take() {
+            self.keep(&key);
+        }
         Ok(life)
+    }
+
+    /// Keeps what has just been put in force for a restart. Where that fails, the restart has less to go by, not we.
+    fn keep(&self, key: &KeyPair) {
+        let Some(state) = &self.settings.state else { return };
+        let (Some(own), Some(bundle)) = (self.mesh.credentials(), self.mesh.bundle()) else { return };
+        let key = Zeroizing::new(key.serialize_der());
+        if let Err(error) = state.keep_credentials(own.chain(), &key, &bundle) {
+            tracing::warn!(%error, "the certificate cannot be kept for a restart");
+        }
     }
 
     /// Checks an answer as a peer would, and puts it in force.

@@ -18,6 +18,9 @@ mod io;
 /// HTTP/1 messages over a connection.
 mod h1;
 
+/// What outlives a restart: credentials and snapshots, in a directory in memory, believed only if whole and ours.
+mod state;
+
 /// The way to the control plane.
 mod control;
 
@@ -59,3 +62,6 @@ mod inbound;
 
 /// The wiring: builds all parts and joins them.
 pub mod app;
+
+/// Ways in for the fuzz targets.
+pub mod fuzzing;

@@ -76,7 +76,8 @@ impl Books {
     fn accept(&mut self, key: ResourceKey, version: u64) {
         self.cache.stats.accepted.inc();
         tracing::debug!(%key, version, "in force");
-        if self.is_stale {
+        self.is_unkept = true;
+        if self.is_stale && self.is_up {
             // An acknowledged version is one that readers see.
             self.publish();
         }

@@ -6,6 +6,7 @@ use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -17,8 +18,10 @@ use weft_proto::convert::{Hello, Request};
 use weft_proto::proxy::v1::mesh_client::MeshClient;
 use weft_proto::proxy::v1::{WatchRequest, WatchResponse};
 
+use super::keep::Keeper;
 use super::subscriptions::Books;
 use super::{Ask, Inbox};
+use crate::state::StateDir;
 
 /// The pause after the first failure; it doubles up to [`BACKOFF_MAX`]. Short, because mostly one of several control
 /// planes has gone away and another is there.
@@ -42,6 +45,7 @@ pub(crate) struct Client<C> {
     asks: mpsc::Receiver<Ask>,
     connect: C,
     hello: Hello,
+    keeper: Keeper,
 }
 
 /// An open stream.
@@ -80,10 +84,10 @@ where
     E: Error,
 {
     /// The task. `connect` gives a channel to a control plane whose identity it has verified, with keep-alive, so that a
-    /// vanished one is found out; `hello` is said first on each stream.
-    pub(crate) fn new(inbox: Inbox, connect: C, hello: Hello) -> Self {
+    /// vanished one is found out; `hello` is said first on each stream; `state` keeps what is in force for a restart.
+    pub(crate) fn new(inbox: Inbox, connect: C, hello: Hello, state: Option<Arc<StateDir>>) -> Self {
         let Inbox { books, asks } = inbox;
-        Self { books, asks, connect, hello }
+        Self { books, asks, connect, hello, keeper: Keeper::new(state) }
     }
 
     /// Keeps a stream until all handles are dropped.
@@ -133,8 +137,10 @@ where
                     None => return Ok(None),
                 },
                 _ = sweep.tick() => self.books.sweep(),
+                () = self.keeper.due() => self.keeper.write(&self.books),
             }
             self.books.publish_if_stale();
+            self.keeper.note(&mut self.books);
         }
     }
 
@@ -178,8 +184,10 @@ where
                     None => return (Next::Stop, was_useful),
                 },
                 _ = sweep.tick() => self.books.sweep(),
+                () = self.keeper.due() => self.keeper.write(&self.books),
             }
             self.books.publish_if_stale();
+            self.keeper.note(&mut self.books);
         };
         (Next::Reopen(down), was_useful)
     }

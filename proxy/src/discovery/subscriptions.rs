@@ -30,9 +30,11 @@ pub(super) struct Books {
     pub(super) outbox: VecDeque<Request>,
     /// What nobody has used for so long is given up.
     idle_max: Duration,
-    is_up: bool,
+    pub(super) is_up: bool,
     /// Whether readers' map is behind the books.
     pub(super) is_stale: bool,
+    /// Whether what is kept for a restart is behind the books.
+    pub(super) is_unkept: bool,
 }
 
 #[derive(Debug)]
@@ -41,7 +43,7 @@ pub(super) struct Destination {
     pub(super) since: Duration,
     pub(super) answer: Option<Answer>,
     waiters: Vec<oneshot::Sender<Result<Known, Cause>>>,
-    used: Arc<LastUsed>,
+    pub(super) used: Arc<LastUsed>,
     is_hidden: bool,
 }
 
@@ -89,6 +91,7 @@ impl Books {
             idle_max,
             is_up: false,
             is_stale: false,
+            is_unkept: false,
         }
     }
 
@@ -186,6 +189,7 @@ impl Books {
         self.say(Request::Unsubscribe(ResourceKey::Destination(addr)));
         self.cache.stats.evicted.inc();
         self.is_stale = true;
+        self.is_unkept = true;
     }
 
     /// What readers may be told about a destination, if it is complete.
@@ -360,7 +364,7 @@ impl Books {
 }
 
 impl Destination {
-    fn new(now: Duration) -> Self {
+    pub(super) fn new(now: Duration) -> Self {
         let used = Arc::new(LastUsed::new(now));
         Self { since: now, answer: None, waiters: Vec::new(), used, is_hidden: false }
     }

@@ -12,6 +12,7 @@ use weft_proto::convert::Request;
 use super::{Cause, DiscoveryError, MISSES_MAX, Resolved, Service, UNANSWERED_MAX};
 
 mod fake;
+mod resume;
 
 use fake::{Fake, endpoint, endpoints, inbound, key, mesh, route_to, workload};
 

@@ -137,6 +137,7 @@ impl World {
             identity: ORDER.parse().unwrap(),
             trust_anchors: dir.path().join("anchors.pem"),
             join_token_file: Some(dir.path().join("token")),
+            state: None,
         };
         let fake = Fake {
             ca,

@@ -31,6 +31,7 @@ use weft_runtime::task::Tasks;
 use weft_tls::testing::TestCa;
 
 use crate::discovery::{Client, Discovery};
+use crate::state::StateDir;
 
 /// The control plane and the discovery that it configures.
 pub(super) struct Fake {
@@ -119,6 +120,11 @@ fn lock(world: &Mutex<World>) -> std::sync::MutexGuard<'_, World> {
 
 impl Fake {
     pub(super) fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// One that keeps what is in force, and begins by what was kept before.
+    pub(super) fn start_with(state: Option<Arc<StateDir>>) -> Self {
         let (world, tasks) = (Arc::<Mutex<World>>::default(), Tasks::new());
         let (dial, dialled) = mpsc::channel::<io::Result<DuplexStream>>(16);
         let service = MeshServer::new(Service(Arc::clone(&world), tasks.clone()));
@@ -126,16 +132,19 @@ impl Fake {
             let server = Server::builder().add_service(service);
             server.serve_with_incoming(ReceiverStream::new(dialled)).await.unwrap();
         });
-        let (discovery, inbox) = Discovery::new(Duration::from_secs(300));
-        let state = Arc::clone(&world);
-        let connect = move || connect(Arc::clone(&state), dial.clone());
+        let (discovery, mut inbox) = Discovery::new(Duration::from_secs(300));
+        let answering = Arc::clone(&world);
+        let connect = move || connect(Arc::clone(&answering), dial.clone());
         let hello = Hello {
             workload: WorkloadName::new("shop", "own-1"),
             uid: String::new(),
             addresses: vec!["10.0.0.9".parse().unwrap()],
             version: "0.1.0".to_owned(),
         };
-        tasks.spawn("discovery", Client::new(inbox, connect, hello).run());
+        if let Some(kept) = state.as_ref().and_then(|state| state.snapshots()) {
+            inbox.restore(kept, &hello.workload);
+        }
+        tasks.spawn("discovery", Client::new(inbox, connect, hello, state).run());
         Self { discovery, world, _tasks: tasks }
     }
 

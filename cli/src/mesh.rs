@@ -166,12 +166,21 @@ impl<'w> Mesh<'w> {
     /// # Errors
     /// It cannot be started or is not ready in time.
     pub fn restart(&mut self, name: &str) -> anyhow::Result<()> {
+        let workload = self.start_again(name)?;
+        wait_for(&format!("the readiness of {name}"), WITHIN, || workload.is_ready().then_some(()))
+    }
+
+    /// Starts what was killed of a workload, with a fresh join token, and does not wait.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_again(&mut self, name: &str) -> anyhow::Result<&mut Workload> {
         let workload = self.workloads.get_mut(name).with_context(|| format!("there is no workload {name}"))?;
         workload.start_apps()?;
         if workload.proxy().is_none() {
             workload.start_proxy(&self.control)?;
         }
-        wait_for(&format!("the readiness of {name}"), WITHIN, || workload.is_ready().then_some(()))
+        Ok(workload)
     }
 
     /// Starts an application in a workload.

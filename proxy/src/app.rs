@@ -23,7 +23,7 @@ use weft_runtime::drain::{Drain, DrainSignal};
 use weft_runtime::signal::Signals;
 use weft_runtime::task::Tasks;
 use weft_runtime::telemetry::{self, LogFormat, LogLevel};
-use weft_tls::MeshTls;
+use weft_tls::{DefaultTimeProvider, MeshTls, TimeProvider as _};
 
 use self::worker::{Drains, HANDED_MAX, Seat, Shared, run as run_worker};
 use crate::accept::{Balance, Capture, Kernel, Limits, LocalAddrs, Side, bind};
@@ -58,9 +58,9 @@ async fn serve(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
     let tls = MeshTls::new(config.trust_domain.clone());
     let (discovery, mut inbox) = Discovery::new(config.destination_idle);
     let state = resume::open(&config)?;
-    if let Some(state) = &state {
+    if let (Some(state), Some(now)) = (&state, DefaultTimeProvider.current_time()) {
         // Before anything is served, so that nothing is judged by less than what is known.
-        resume::resume(state, &tls, &mut inbox, &config.workload);
+        resume::resume(state, &tls, &mut inbox, &config.workload, now);
     }
     let known = discovery.clone();
     telemetry.on_scrape(move |text| known.write_metrics(text));
@@ -300,7 +300,7 @@ fn renewer(
         join_token_file: config.join_token_file.clone(),
         state,
     };
-    identity::Renewer::new(settings, tls.clone(), control_plane, Arc::new(weft_tls::DefaultTimeProvider), stats)
+    identity::Renewer::new(settings, tls.clone(), control_plane, Arc::new(DefaultTimeProvider), stats)
 }
 
 /// Puts what holds for the whole mesh in force: whom we trust and what is told. Of what was restored the bundle is in

@@ -34,6 +34,8 @@ pub struct Member {
     pub labels: Vec<(String, String)>,
     /// Fields of its `spec`, as YAML flow such as `ports: [{port: 80, name: http}]`.
     pub fields: Vec<String>,
+    /// Further arguments of its proxy, after those of every proxy.
+    pub proxy_args: Vec<String>,
 }
 
 impl Member {
@@ -41,7 +43,7 @@ impl Member {
     pub fn new(namespace: &str, name: &str, account: &str) -> Self {
         let labels = vec![("app".to_owned(), account.to_owned())];
         let (namespace, name, account) = (namespace.to_owned(), name.to_owned(), account.to_owned());
-        Self { namespace, name, account, labels, fields: Vec::new() }
+        Self { namespace, name, account, labels, fields: Vec::new(), proxy_args: Vec::new() }
     }
 
     /// Adds a label.
@@ -58,9 +60,16 @@ impl Member {
         self
     }
 
+    /// Adds an option of its proxy.
+    #[must_use]
+    pub fn proxy_option(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.proxy_args.extend([name.to_owned(), value.into()]);
+        self
+    }
+
     /// The resource that describes it.
     pub fn yaml(&self, address: IpAddr) -> String {
-        let Self { namespace, name, account, labels, fields } = self;
+        let Self { namespace, name, account, labels, fields, proxy_args: _ } = self;
         let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}: \"{value}\"")).collect();
         let labels = labels.join(", ");
         let mut yaml = format!(
@@ -164,7 +173,7 @@ impl Workload {
         let launch = launch.arg("--trust-anchors").arg(&self.anchors).arg("--join-token-file").arg(&self.token);
         let launch = launch.args(["--workload-namespace", namespace, "--workload-name", name]);
         let launch = launch.args(["--service-account", account, "--log", &self.settings.log]);
-        let launch = launch.args(self.settings.proxy_args.iter());
+        let launch = launch.args(self.settings.proxy_args.iter().chain(&self.member.proxy_args));
         self.proxy = Some(if self.privilege.is_user_namespace() {
             launch.arg("--socket-mark").arg(MARK.to_string()).start()?
         } else {

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use tokio::time::timeout;
 use weft_model::WorkloadName;
 use weft_tls::peer::identify;
-use weft_tls::{DefaultTimeProvider, MeshTls, TimeProvider as _, TrustBundle};
+use weft_tls::{MeshTls, TrustBundle, UnixTime};
 
 use crate::config::Config;
 use crate::discovery::{Discovery, Inbox};
@@ -27,10 +27,8 @@ pub(super) fn open(config: &Config) -> anyhow::Result<Option<Arc<StateDir>>> {
 
 /// Puts in force what was kept. Snapshots go only with credentials that are still valid: so they are never older than a
 /// certificate lives, whoever starts a proxy on them.
-pub(super) fn resume(state: &StateDir, tls: &MeshTls, inbox: &mut Inbox, own: &WorkloadName) {
-    let kept =
-        DefaultTimeProvider.current_time().and_then(|now| Some((state.credentials(tls.trust_domain(), now)?, now)));
-    let Some(((credentials, bundle), now)) = kept else {
+pub(super) fn resume(state: &StateDir, tls: &MeshTls, inbox: &mut Inbox, own: &WorkloadName, now: UnixTime) {
+    let Some((credentials, bundle)) = state.credentials(tls.trust_domain(), now) else {
         // Otherwise the next restart would find them beside the certificate that is asked for now.
         state.forget(Kind::Snapshots);
         return;
@@ -61,5 +59,78 @@ pub(super) async fn say_that_it_waits(discovery: Discovery, tls: MeshTls, keeps_
         tracing::info!(
             "not ready: waits for the control plane; with WEFT_STATE_DIR a restarted proxy resumes without it"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+    use weft_model::TrustDomain;
+    use weft_model::resources::{EgressMode, MeshSpec, Resource, ResourceKey, TelemetrySpec, Update};
+    use weft_tls::testing::{LEAF_LIFE, START_UNIX_S, TestCa};
+
+    use super::*;
+    use crate::state::testing::in_memory;
+
+    const ORDER: &str = "spiffe://cluster.local/ns/shop/sa/order";
+
+    /// What `shop/order-1` kept: credentials of one authority, and a mesh that trusts these.
+    fn kept(there: &TempDir, ca: &TestCa, trusted: &TrustBundle) -> StateDir {
+        let own = WorkloadName::new("shop", "order-1");
+        let state = StateDir::open(there.path(), &ORDER.parse().unwrap(), &own, "").unwrap();
+        let (chain, key) = ca.leaf_der(ORDER);
+        state.keep_credentials(&chain, key.secret_der(), &ca.bundle()).unwrap();
+        let mesh = MeshSpec {
+            trust_anchors: trusted.to_der(),
+            networks: Vec::new(),
+            egress: EgressMode::Allow,
+            telemetry: TelemetrySpec::default(),
+        };
+        let update = Update { key: ResourceKey::Mesh, version: 0, resource: Resource::Mesh(mesh) };
+        state.keep_snapshots(vec![(&update).into()]).unwrap();
+        state
+    }
+
+    fn resumed(state: &StateDir, at_unix_s: u64) -> (MeshTls, Discovery) {
+        let tls = MeshTls::new(TrustDomain::default());
+        let (discovery, mut inbox) = Discovery::new();
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(at_unix_s));
+        resume(state, &tls, &mut inbox, &WorkloadName::new("shop", "order-1"), now);
+        (tls, discovery)
+    }
+
+    #[test]
+    fn credentials_snapshots_and_the_younger_bundle_are_in_force_at_once() {
+        let (there, ca, next) = (in_memory(), TestCa::new("ca"), TestCa::new("next"));
+        let both = TrustBundle::from_der([ca.anchor_der(), next.anchor_der()]).unwrap();
+        let (tls, discovery) = resumed(&kept(&there, &ca, &both), START_UNIX_S + 1);
+        assert_eq!(tls.credentials().unwrap().id().as_str(), ORDER);
+        assert_eq!(*tls.bundle().unwrap(), both);
+        assert!(discovery.mesh().is_some());
+    }
+
+    #[test]
+    fn a_bundle_that_does_not_vouch_for_our_own_certificate_is_not_the_younger_one() {
+        let (there, ca) = (in_memory(), TestCa::new("ca"));
+        let (tls, _) = resumed(&kept(&there, &ca, &TestCa::new("old").bundle()), START_UNIX_S + 1);
+        assert_eq!(*tls.bundle().unwrap(), ca.bundle());
+    }
+
+    #[test]
+    fn without_valid_credentials_snapshots_are_neither_taken_nor_left() {
+        let (there, ca) = (in_memory(), TestCa::new("ca"));
+        let state = kept(&there, &ca, &ca.bundle());
+        let (tls, discovery) = resumed(&state, START_UNIX_S + LEAF_LIFE.as_secs() + 1);
+        assert!(tls.credentials().is_none() && tls.bundle().is_none() && discovery.mesh().is_none());
+        assert!(state.snapshots().is_none());
+    }
+
+    #[test]
+    fn damaged_snapshots_do_not_cost_the_certificate() {
+        let (there, ca) = (in_memory(), TestCa::new("ca"));
+        let state = kept(&there, &ca, &ca.bundle());
+        std::fs::write(there.path().join(Kind::Snapshots.name()), "damaged").unwrap();
+        let (tls, discovery) = resumed(&state, START_UNIX_S + 1);
+        assert!(tls.credentials().is_some() && discovery.mesh().is_none());
     }
 }

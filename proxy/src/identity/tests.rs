@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tonic::transport::server::Connected;
 use tonic::{Code, Status};
-use weft_model::TrustDomain;
+use weft_model::{TrustDomain, WorkloadName};
 use weft_proto::identity::v1::identity_server::{Identity, IdentityServer};
 use weft_tls::testing::{START_UNIX_S, TestCa, leaf_params, set_validity};
 use weft_tls::{PeerIdentity, UnixTime};
@@ -23,6 +23,8 @@ use super::{
     TimeProvider, TrustBundle,
 };
 use crate::control::ControlPlane;
+use crate::state::StateDir;
+use crate::state::testing::in_memory;
 
 const ORDER: &str = "spiffe://cluster.local/ns/shop/sa/order";
 const CONTROL: &str = "spiffe://cluster.local/ns/weft-system/sa/weft-control-plane";
@@ -304,6 +306,28 @@ async fn a_renewal_leaves_the_bundle_to_discovery_unless_it_missed_a_rotation() 
     w.mesh.publish_bundle(next.bundle()).unwrap();
     renewer.renew().await.unwrap();
     assert_eq!(*w.mesh.bundle().unwrap(), w.fake.ca.bundle());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_obtained_is_kept_and_a_restart_renews_it_without_a_token() {
+    let (mut w, there) = (World::new(100), in_memory());
+    let (identity, own) = (ORDER.parse().unwrap(), WorkloadName::new("shop", "order-1"));
+    w.settings.state = Some(Arc::new(StateDir::open(there.path(), &identity, &own, "").unwrap()));
+    let mut renewer = w.renewer();
+    renewer.renew().await.unwrap();
+    renewer.renew().await.unwrap();
+
+    let state = w.settings.state.clone().unwrap();
+    let now = w.fake.clock.current_time().unwrap();
+    let (credentials, bundle) = state.credentials(&TrustDomain::default(), now).unwrap();
+    assert_eq!(credentials.chain(), w.mesh.credentials().unwrap().chain(), "the last one");
+    w.stats.not_after_unix_s.store(0, Ordering::Relaxed);
+    w.mesh = MeshTls::with_time(TrustDomain::default(), Arc::new(w.fake.clock));
+    w.mesh.publish(credentials, bundle).unwrap();
+    let mut restarted = w.renewer();
+    assert_eq!(w.expiry(), w.mesh.credentials().unwrap().not_after().as_secs());
+    restarted.renew().await.unwrap();
+    assert_eq!(proofs(&w.fake.seen.lock().unwrap()), ["token-1", "certificate", "certificate"]);
 }
 
 /// A connection to the fake's port.

@@ -8,6 +8,7 @@ mod idle;
 mod live;
 mod opaque;
 mod refusals;
+mod resume;
 mod vanished;
 mod world;
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         idle::CASES,
         vanished::CASES,
         hostile::CASES,
+        resume::CASES,
     ];
     let cases: Vec<_> = tables.into_iter().flatten().copied().collect();
     weft_tests::main(&cases)

@@ -58,9 +58,11 @@ async fn serve(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
     let tls = MeshTls::new(config.trust_domain.clone());
     let (discovery, mut inbox) = Discovery::new(config.destination_idle);
     let state = resume::open(&config)?;
-    if let (Some(state), Some(now)) = (&state, DefaultTimeProvider.current_time()) {
+    if let Some(state) = &state
+        && let (Some(anchors), Some(now)) = (resume::anchors(&config), DefaultTimeProvider.current_time())
+    {
         // Before anything is served, so that nothing is judged by less than what is known.
-        resume::resume(state, &tls, &mut inbox, &config.workload, now);
+        resume::resume(state, &tls, &mut inbox, &config.workload, &anchors, now);
     }
     let known = discovery.clone();
     telemetry.on_scrape(move |text| known.write_metrics(text));

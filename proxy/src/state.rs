@@ -18,6 +18,7 @@ use weft_model::{SpiffeId, TrustDomain, WorkloadName};
 use weft_proto::proxy::v1::WatchResponse;
 use weft_tls::bundle::BundleError;
 use weft_tls::credentials::CredentialsError;
+use weft_tls::peer::identify;
 use weft_tls::{CertificateDer, Credentials, PrivateKeyDer, PrivatePkcs8KeyDer, TrustBundle, UnixTime, VerifyError};
 use zeroize::Zeroizing;
 
@@ -80,9 +81,15 @@ impl StateDir {
         self.directory.replace(Kind::Credentials, &file::seal(Kind::Credentials, &payload))
     }
 
-    /// The credentials that were kept, if a peer would accept them at `now`, and the bundle that goes with them.
-    pub(crate) fn credentials(&self, domain: &TrustDomain, now: UnixTime) -> Option<(Credentials, TrustBundle)> {
-        self.believed(Kind::Credentials, self.read_credentials(domain, now))
+    /// The credentials that were kept, if a peer would accept them at `now`, and the bundle that goes with them. The
+    /// operator's `anchors` must vouch for them too: who installed the mesh anew, or distrusts an anchor, restarts.
+    pub(crate) fn credentials(
+        &self,
+        domain: &TrustDomain,
+        anchors: &TrustBundle,
+        now: UnixTime,
+    ) -> Option<(Credentials, TrustBundle)> {
+        self.believed(Kind::Credentials, self.read_credentials(domain, anchors, now))
     }
 
     /// Keeps what discovery has in force: whole values, each after what leads to it, at most [`SNAPSHOTS_BYTES_MAX`].
@@ -113,6 +120,7 @@ impl StateDir {
     fn read_credentials(
         &self,
         domain: &TrustDomain,
+        anchors: &TrustBundle,
         now: UnixTime,
     ) -> Result<Option<(Credentials, TrustBundle)>, StateError> {
         let Some(bytes) = self.directory.read(Kind::Credentials)? else { return Ok(None) };
@@ -122,7 +130,8 @@ impl StateDir {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(std::mem::take(&mut message.key_pkcs8)));
         let chain = message.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
         let credentials = Credentials::from_der(chain, key).map_err(StateError::Credentials)?;
-        weft_tls::peer::identify(credentials.chain(), &bundle, domain, now).map_err(StateError::Unusable)?;
+        identify(credentials.chain(), &bundle, domain, now).map_err(StateError::Unusable)?;
+        identify(credentials.chain(), anchors, domain, now).map_err(StateError::OtherAnchors)?;
         if *credentials.id() != self.identity {
             return Err(StateError::OtherOwner { whose: credentials.id().to_string() });
         }
@@ -170,6 +179,9 @@ pub(crate) enum StateError {
     /// It is whole, and still no message of ours.
     #[error("it is not a message of this version")]
     Malformed(#[source] prost::DecodeError),
+    /// The operator's trust anchors are others by now.
+    #[error("the anchors in WEFT_TRUST_ANCHORS do not vouch for its certificate")]
+    OtherAnchors(#[source] VerifyError),
     /// It does not begin as such a file does.
     #[error("it is not a {} file of weft-proxy", kind.name())]
     OtherKind {

@@ -25,10 +25,22 @@ pub(super) fn open(config: &Config) -> anyhow::Result<Option<Arc<StateDir>>> {
     Ok(Some(Arc::new(state)))
 }
 
+/// The anchors of the operator; without them nothing is resumed, and the certificate client says what is wrong.
+pub(super) fn anchors(config: &Config) -> Option<TrustBundle> {
+    std::fs::read(&config.trust_anchors).ok().and_then(|pem| TrustBundle::from_pem(&pem).ok())
+}
+
 /// Puts in force what was kept. Snapshots go only with credentials that are still valid: so they are never older than a
 /// certificate lives, whoever starts a proxy on them.
-pub(super) fn resume(state: &StateDir, tls: &MeshTls, inbox: &mut Inbox, own: &WorkloadName, now: UnixTime) {
-    let Some((credentials, bundle)) = state.credentials(tls.trust_domain(), now) else {
+pub(super) fn resume(
+    state: &StateDir,
+    tls: &MeshTls,
+    inbox: &mut Inbox,
+    own: &WorkloadName,
+    anchors: &TrustBundle,
+    now: UnixTime,
+) {
+    let Some((credentials, bundle)) = state.credentials(tls.trust_domain(), anchors, now) else {
         // Otherwise the next restart would find them beside the certificate that is asked for now.
         state.forget(Kind::Snapshots);
         return;
@@ -91,11 +103,11 @@ mod tests {
         state
     }
 
-    fn resumed(state: &StateDir, at_unix_s: u64) -> (MeshTls, Discovery) {
+    fn resumed(state: &StateDir, ca: &TestCa, at_unix_s: u64) -> (MeshTls, Discovery) {
         let tls = MeshTls::new(TrustDomain::default());
         let (discovery, mut inbox) = Discovery::new();
         let now = UnixTime::since_unix_epoch(Duration::from_secs(at_unix_s));
-        resume(state, &tls, &mut inbox, &WorkloadName::new("shop", "order-1"), now);
+        resume(state, &tls, &mut inbox, &WorkloadName::new("shop", "order-1"), &ca.bundle(), now);
         (tls, discovery)
     }
 
@@ -103,7 +115,7 @@ mod tests {
     fn credentials_snapshots_and_the_younger_bundle_are_in_force_at_once() {
         let (there, ca, next) = (in_memory(), TestCa::new("ca"), TestCa::new("next"));
         let both = TrustBundle::from_der([ca.anchor_der(), next.anchor_der()]).unwrap();
-        let (tls, discovery) = resumed(&kept(&there, &ca, &both), START_UNIX_S + 1);
+        let (tls, discovery) = resumed(&kept(&there, &ca, &both), &ca, START_UNIX_S + 1);
         assert_eq!(tls.credentials().unwrap().id().as_str(), ORDER);
         assert_eq!(*tls.bundle().unwrap(), both);
         assert!(discovery.mesh().is_some());
@@ -112,7 +124,7 @@ mod tests {
     #[test]
     fn a_bundle_that_does_not_vouch_for_our_own_certificate_is_not_the_younger_one() {
         let (there, ca) = (in_memory(), TestCa::new("ca"));
-        let (tls, _) = resumed(&kept(&there, &ca, &TestCa::new("old").bundle()), START_UNIX_S + 1);
+        let (tls, _) = resumed(&kept(&there, &ca, &TestCa::new("old").bundle()), &ca, START_UNIX_S + 1);
         assert_eq!(*tls.bundle().unwrap(), ca.bundle());
     }
 
@@ -120,7 +132,7 @@ mod tests {
     fn without_valid_credentials_snapshots_are_neither_taken_nor_left() {
         let (there, ca) = (in_memory(), TestCa::new("ca"));
         let state = kept(&there, &ca, &ca.bundle());
-        let (tls, discovery) = resumed(&state, START_UNIX_S + LEAF_LIFE.as_secs() + 1);
+        let (tls, discovery) = resumed(&state, &ca, START_UNIX_S + LEAF_LIFE.as_secs() + 1);
         assert!(tls.credentials().is_none() && tls.bundle().is_none() && discovery.mesh().is_none());
         assert!(state.snapshots().is_none());
     }
@@ -130,7 +142,7 @@ mod tests {
         let (there, ca) = (in_memory(), TestCa::new("ca"));
         let state = kept(&there, &ca, &ca.bundle());
         std::fs::write(there.path().join(Kind::Snapshots.name()), "damaged").unwrap();
-        let (tls, discovery) = resumed(&state, START_UNIX_S + 1);
+        let (tls, discovery) = resumed(&state, &ca, START_UNIX_S + 1);
         assert!(tls.credentials().is_some() && discovery.mesh().is_none());
     }
 }

@@ -319,7 +319,7 @@ async fn what_is_obtained_is_kept_and_a_restart_renews_it_without_a_token() {
 
     let state = w.settings.state.clone().unwrap();
     let now = w.fake.clock.current_time().unwrap();
-    let (credentials, bundle) = state.credentials(&TrustDomain::default(), now).unwrap();
+    let (credentials, bundle) = state.credentials(&TrustDomain::default(), &w.fake.ca.bundle(), now).unwrap();
     assert_eq!(credentials.chain(), w.mesh.credentials().unwrap().chain(), "the last one");
     w.stats.not_after_unix_s.store(0, Ordering::Relaxed);
     w.mesh = MeshTls::with_time(TrustDomain::default(), Arc::new(w.fake.clock));

@@ -50,7 +50,11 @@ impl World {
     }
 
     fn credentials(&self) -> Result<Option<(Credentials, TrustBundle)>, StateError> {
-        self.state.read_credentials(&TrustDomain::default(), at(START_UNIX_S + 1))
+        self.read(START_UNIX_S + 1)
+    }
+
+    fn read(&self, unix_s: u64) -> Result<Option<(Credentials, TrustBundle)>, StateError> {
+        self.state.read_credentials(&TrustDomain::default(), &self.ca.bundle(), at(unix_s))
     }
 
     fn bytes(&self, kind: Kind) -> Vec<u8> {
@@ -74,7 +78,8 @@ fn what_is_kept_comes_back() {
 fn nothing_kept_is_nothing_wrong() {
     let there = in_memory();
     let state = open(there.path(), ORDER, "order-1", "");
-    assert!(state.read_credentials(&TrustDomain::default(), at(START_UNIX_S)).unwrap().is_none());
+    let anchors = TestCa::new("ca").bundle();
+    assert!(state.read_credentials(&TrustDomain::default(), &anchors, at(START_UNIX_S)).unwrap().is_none());
     assert!(state.read_snapshots().unwrap().is_none());
 }
 
@@ -138,7 +143,7 @@ fn the_state_of_another_is_refused() {
         let state = open(w.there.path(), identity, workload, uid);
         let said = state.read_snapshots().unwrap_err().to_string();
         assert_eq!(said, format!("it is the state of {ORDER:?} of workload \"shop/order-1\" with uid \"uid-1\""));
-        let refused = state.read_credentials(&TrustDomain::default(), at(START_UNIX_S + 1));
+        let refused = state.read_credentials(&TrustDomain::default(), &w.ca.bundle(), at(START_UNIX_S + 1));
         assert!(matches!(refused, Err(StateError::OtherOwner { .. })));
     }
     // The right owner on the outside, and another's certificate within.
@@ -150,7 +155,7 @@ fn the_state_of_another_is_refused() {
 #[test]
 fn credentials_that_no_peer_would_accept_are_refused() {
     let w = World::new();
-    let read = |unix_s| w.state.read_credentials(&TrustDomain::default(), at(unix_s));
+    let read = |unix_s| w.read(unix_s);
     assert!(matches!(read(START_UNIX_S - 1), Err(StateError::Unusable(VerifyError::NotYetValid { .. }))));
     let end = START_UNIX_S + LEAF_LIFE.as_secs();
     assert!(read(end).is_ok());
@@ -168,10 +173,19 @@ fn credentials_that_no_peer_would_accept_are_refused() {
 }
 
 #[test]
+fn the_operators_anchors_have_the_last_word() {
+    let w = World::new();
+    let read = |anchors: &TrustBundle| w.state.read_credentials(&TrustDomain::default(), anchors, at(START_UNIX_S + 1));
+    let (anew, both) = (TestCa::new("ca"), [w.ca.anchor_der(), TestCa::new("next").anchor_der()]);
+    assert!(matches!(read(&anew.bundle()), Err(StateError::OtherAnchors(_))));
+    assert!(read(&TrustBundle::from_der(both).unwrap()).unwrap().is_some());
+}
+
+#[test]
 fn what_is_refused_is_taken_away() {
     let w = World::new();
     let now = at(START_UNIX_S + LEAF_LIFE.as_secs() + 1);
-    assert!(w.state.credentials(&TrustDomain::default(), now).is_none());
+    assert!(w.state.credentials(&TrustDomain::default(), &w.ca.bundle(), now).is_none());
     w.put(Kind::Snapshots, b"something else");
     assert!(w.state.snapshots().is_none());
     assert_eq!(fs::read_dir(w.there.path()).unwrap().count(), 0);

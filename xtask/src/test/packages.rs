@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 
 use crate::workspace::check;
 
-/// A package of Debian, one program by which it is recognised, and what it is for.
+/// A package of Debian, one program or absolute file by which it is recognised, and what it is for.
 struct Package {
     name: &'static str,
     program: &'static str,
@@ -20,12 +20,27 @@ struct Package {
 const PACKAGES: &[Package] = &[
     Package { name: "curl", program: "curl", why: "an HTTP client that is not ours" },
     Package { name: "g++", program: "c++", why: "links the fuzz targets" },
+    Package { name: "golang-go", program: "go", why: "builds the gRPC client and server that are not ours" },
+    Package {
+        name: "mariadb-server",
+        program: "mariadbd",
+        why: "a database whose server speaks first, and its client",
+    },
+    Package { name: "nats-server", program: "nats-server", why: "a broker whose server speaks first" },
     Package { name: "nftables", program: "nft", why: "reads back the rules that weft-init set" },
     Package { name: "nghttp2-client", program: "h2load", why: "HTTP/2 clients that are not ours" },
     Package { name: "openssl", program: "openssl", why: "peers that must be refused" },
+    Package { name: "postgresql", program: "postgres", why: "a database whose client asks for TLS in the clear" },
+    Package { name: "python3-websockets", program: WEBSOCKETS, why: "a WebSocket client and server that are not ours" },
     Package { name: "redis-server", program: "redis-server", why: "opaque TCP, the client speaks first" },
     Package { name: "strace", program: "strace", why: "counts system calls" },
 ];
+
+/// A library has no program; this file of it is where Debian puts it.
+const WEBSOCKETS: &str = "/usr/lib/python3/dist-packages/websockets/__init__.py";
+
+/// Where Debian keeps PostgreSQL's programs, below the version: out of the way of another version's.
+const POSTGRESQL: &str = "/usr/lib/postgresql";
 
 /// Whether this process runs as root.
 pub(super) fn is_root() -> anyhow::Result<bool> {
@@ -68,10 +83,13 @@ fn apt() -> Command {
     command
 }
 
-/// Where a program lies, on the PATH or in the system's directories for administrators.
+/// Where a program lies: on the PATH, in the system's directories for administrators, or among PostgreSQL's.
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let directories = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let versions = fs::read_dir(POSTGRESQL).into_iter().flatten().flatten();
+    let directories = std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .chain(versions.map(|version| version.path().join("bin")));
     directories.map(|directory| directory.join(program)).find(|file| file.is_file())
 }
 
@@ -81,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_program_is_found_on_the_path() {
-        assert!(find("sh").is_some());
+        assert!(find("sh").is_some() && find("/proc/self/exe").is_some());
         assert!(find("no-such-program").is_none());
     }
 }

@@ -1,11 +1,12 @@
-//! Builds programs and learns from cargo where they lie.
+//! Builds programs and learns where they lie.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
-use crate::workspace::{Workspace, describe};
+use crate::workspace::{Workspace, check, describe};
 
 /// Builds every program of the workspace, as the demo runs them.
 pub(super) fn build(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
@@ -15,6 +16,32 @@ pub(super) fn build(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
 /// Builds the whole-system tests.
 pub(super) fn tests(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
     executables(workspace.cargo().args(["test", "--profile", "demo", "--package", "weft-tests", "--tests", "--no-run"]))
+}
+
+/// Builds the peers that are not ours and no package holds: a gRPC client and server on grpc-go.
+///
+/// Go looks at every file again and fetches what its cache lacks, so it is only asked where something has changed: once built,
+/// the tests need neither it nor a network.
+pub(super) fn counterparts(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
+    let source = workspace.root.join("tests/counterparts/grpc-interop");
+    let directory = workspace.programs();
+    let (program, stamp) = (directory.join("weft-grpc-interop"), directory.join("weft-grpc-interop.from"));
+    let mut from = String::new();
+    for name in ["go.mod", "go.sum", "main.go"] {
+        let file = source.join(name);
+        from += &fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    }
+    if program.is_file() && fs::read_to_string(&stamp).is_ok_and(|built| built == from) {
+        return Ok(vec![program]);
+    }
+    println!("building {} with Go (the first time a minute)", program.display());
+    let mut go = Command::new("go");
+    // No C: the program runs wherever it is put. No newer Go than the one here is fetched.
+    go.current_dir(&source).env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local").env("GOWORK", "off");
+    go.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-o"]).arg(&program).arg(".");
+    check(&mut go)?;
+    fs::write(&stamp, from).with_context(|| format!("writing {}", stamp.display()))?;
+    Ok(vec![program])
 }
 
 /// Runs cargo and returns the executables it says it made, or found fresh.

@@ -27,6 +27,12 @@ pub(super) const ALL: &[Step] = &[
     Step { name: "clippy", needs: "nothing", claim: "no lint is broken", run: clippy },
     Step { name: "doc", needs: "nothing", claim: "documentation builds and its links hold", run: doc },
     Step { name: "unit", needs: "nothing", claim: "unit, documentation and integration tests pass", run: unit },
+    Step {
+        name: "counterparts",
+        needs: "Go, and its modules' registry or a filled cache",
+        claim: "the peers that no package holds are built",
+        run: |workspace| programs::counterparts(workspace).map(drop),
+    },
     Step { name: "netns", needs: "root", claim: "the real kernel and real programs agree, as root", run: netns },
     Step {
         name: "netns-unprivileged",
@@ -73,11 +79,13 @@ fn unit(workspace: &Workspace) -> anyhow::Result<()> {
 fn netns(workspace: &Workspace) -> anyhow::Result<()> {
     need_root("netns")?;
     programs::build(workspace)?;
+    programs::counterparts(workspace)?;
     check(workspace.cargo().args(["test", "--profile", "demo", "--package", "weft-tests"]))
 }
 
 fn netns_unprivileged(workspace: &Workspace) -> anyhow::Result<()> {
     let mut files = programs::build(workspace)?;
+    files.extend(programs::counterparts(workspace)?);
     let tests = programs::tests(workspace)?;
     files.extend(tests.iter().cloned());
     let stage = Stage::new(&files)?;

@@ -1,13 +1,13 @@
 //! What most scenarios begin with: a mesh, a client, a server, and a Service that leads to it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use ring::digest::{SHA256, digest};
 use weft_cli::mesh::workload::Member;
-use weft_cli::mesh::{Mesh, Settings, programs, service, service_ip};
+use weft_cli::mesh::{Mesh, Settings, on_the_path, programs, service, service_ip};
 use weft_cli::world::{Host, Launch};
 
 use crate::Scene;
@@ -71,6 +71,24 @@ pub fn server(scene: &Scene, port: u16) -> SocketAddr {
 /// Prepares curl in a host: quiet, with a deadline, nothing of the user's configuration.
 pub fn curl(host: &Host) -> Launch<'_> {
     host.launch("curl", "curl").args(["--disable", "--silent", "--show-error", "--globoff", "--max-time", "20"])
+}
+
+/// Where a server of the system lies: Debian keeps PostgreSQL's programs beside its library, where one version does not hide
+/// another, and those of other servers in the directory for administrators.
+///
+/// # Errors
+/// It is not installed.
+pub fn installed(program: &str) -> anyhow::Result<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let number = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
+    let newest = versions
+        .map(|version| version.path())
+        .filter(|version| version.join("bin").join(program).is_file())
+        .max_by_key(|version| number(version));
+    let beside = newest.map(|version| version.join("bin").join(program));
+    let found = beside.or_else(|| on_the_path(program)).unwrap_or_else(|| Path::new("/usr/sbin").join(program));
+    ensure!(found.is_file(), "{program} is not installed: `cargo xtask test --only packages` sees to that");
+    Ok(found)
 }
 
 /// Writes a file into the world's directory.

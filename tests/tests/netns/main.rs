@@ -1,6 +1,7 @@
 //! The real kernel and real programs: worlds, redirects, whole meshes.
 
 mod commands;
+mod databases;
 mod hostile;
 mod http1;
 mod http2;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         world::CASES,
         commands::CASES,
         opaque::CASES,
+        databases::CASES,
         http1::CASES,
         http2::CASES,
         refusals::CASES,

@@ -11,6 +11,7 @@ mod opaque;
 mod refusals;
 mod resume;
 mod vanished;
+mod websockets;
 mod world;
 
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         databases::CASES,
         http1::CASES,
         http2::CASES,
+        websockets::CASES,
         refusals::CASES,
         live::CASES,
         idle::CASES,

@@ -2,6 +2,7 @@
 
 mod commands;
 mod databases;
+mod grpc;
 mod hostile;
 mod http1;
 mod http2;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         http1::CASES,
         http2::CASES,
         websockets::CASES,
+        grpc::CASES,
         refusals::CASES,
         live::CASES,
         idle::CASES,

@@ -1,5 +1,7 @@
 //! HTTP/1.1 as curl speaks it, against hyper.
 
+use std::io::{Read, Write as _};
+
 use anyhow::{Context as _, ensure};
 use weft_cli::mesh::Mesh;
 use weft_tests::echo::{self, Counts, Version};
@@ -11,6 +13,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("http1::bodies_of_every_kind_are_intact", bodies_are_intact),
     Case::new("http1::expect_continue_is_answered_by_the_server", expect_continue),
     Case::new("http1::mesh_headers_of_an_application_are_removed", mesh_headers_are_removed),
+    Case::new("http1::connect_opens_a_tunnel", connect_opens_a_tunnel),
     Case::new("http1::a_port_the_service_does_not_have_is_refused", an_unknown_port_is_refused),
 ];
 
@@ -111,6 +114,44 @@ fn mesh_headers_are_removed(scene: &Scene) -> anyhow::Result<()> {
     assert!(!said.contains("sa/admin") && !said.contains("1.2.3.4"), "{said}");
     assert!(said.contains("seen-weft-client-id: spiffe://cluster.local/ns/test/sa/client\r\n"), "{said}");
     Ok(())
+}
+
+/// The server is itself a proxy of HTTP: an application's own way out, reached through the mesh.
+fn connect_opens_a_tunnel(scene: &Scene) -> anyhow::Result<()> {
+    let mesh = pair(scene)?;
+    for (port, target) in [(80, 8080), (7000, 7000)] {
+        let host = mesh.workload("server")?.host();
+        let listener = host.listen(host.socket(scene.family, target))?;
+        let serving = std::thread::spawn(move || -> std::io::Result<[String; 2]> {
+            let (mut stream, _) = listener.accept()?;
+            let asked = head(&mut stream)?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+            let inner = head(&mut stream)?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nwoven\n")?;
+            Ok([asked, inner])
+        });
+        let client = mesh.workload("client")?.host();
+        let launch = curl(client).args(["--proxytunnel", "--proxy", &format!("http://{}", server(scene, port))]);
+        let said = launch.arg("http://loom.example:4711/cloth").finish(COMMAND)?.success()?;
+        assert_eq!(said, "woven\n", "port {port}");
+        let [asked, inner] = serving.join().map_err(|_panic| anyhow::anyhow!("the server panicked"))??;
+        ensure!(asked.starts_with("CONNECT loom.example:4711 HTTP/1.1\r\n"), "port {port}: {asked}");
+        ensure!(inner.starts_with("GET /cloth HTTP/1.1\r\n"), "port {port}: {inner}");
+        // What is inside is nobody's business: no header of the mesh's was added.
+        ensure!(!inner.to_ascii_lowercase().contains("weft"), "port {port}: {inner}");
+    }
+    Ok(())
+}
+
+/// Reads the head of a request, and nothing past it.
+fn head(stream: &mut impl Read) -> std::io::Result<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.extend(byte);
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
 fn an_unknown_port_is_refused(scene: &Scene) -> anyhow::Result<()> {

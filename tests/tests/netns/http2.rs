@@ -8,6 +8,7 @@ use weft_tests::{Case, Scene};
 pub(crate) const CASES: &[Case] = &[
     Case::new("http2::many_streams_on_few_connections_all_succeed", many_streams),
     Case::new("http2::bodies_are_intact", bodies_are_intact),
+    Case::new("http2::trailers_pass_both_ways", trailers_pass),
 ];
 
 const REQUESTS: u32 = 3000;
@@ -44,5 +45,25 @@ fn bodies_are_intact(scene: &Scene) -> anyhow::Result<()> {
     let launch = client.launch("nghttp", "nghttp").arg(format!("http://{}/bytes/3000000", server(scene, 81)));
     let answer = launch.finish(COMMAND)?;
     assert_eq!(hash(&answer.stdout), hash(&echo::pattern(3_000_000)), "{}", answer.stderr);
+    Ok(())
+}
+
+fn trailers_pass(scene: &Scene) -> anyhow::Result<()> {
+    let mesh = pair(scene)?;
+    let host = mesh.workload("server")?.host();
+    echo::serve(host, 8081, Version::Http2, "server")?;
+    echo::serve(host, 7000, Version::Http2, "server")?;
+    let client = mesh.workload("client")?.host();
+    let upload = file(scene, "upload", b"warp and weft\n")?;
+    // Declared, and undeclared, where the preface tells.
+    for port in [81, 7000] {
+        let launch = client.launch("nghttp", "nghttp").args(["--verbose", "--no-dep", "--header", ":method: POST"]);
+        let launch = launch.args(["--trailer", "woven: yes", "--data"]).arg(&upload);
+        // The server sends back the request's body, its trailers with it.
+        let said = launch.arg(format!("http://{}/echo", server(scene, port))).finish(COMMAND)?.success()?;
+        let (_, body) = said.split_once("warp and weft").with_context(|| format!("port {port}: no body: {said}"))?;
+        let trailers = body.lines().filter(|line| line.contains("recv (stream_id=") && line.ends_with("woven: yes"));
+        assert_eq!(trailers.count(), 1, "port {port}: {said}");
+    }
     Ok(())
 }

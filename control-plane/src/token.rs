@@ -28,6 +28,9 @@ const PREFIX: &str = "weft-join-1";
 const KEY: &str = "join.key";
 const USED: &str = "join-used";
 
+/// As many as the hash has (RFC 2104 section 3).
+const KEY_BYTES: usize = 32;
+
 /// A SPIFFE id has at most 2,048 bytes and the rest some 150.
 const TOKEN_BYTES_MAX: usize = 4096;
 
@@ -62,16 +65,24 @@ impl TokenKey {
 
     fn open_in(directory: &Directory) -> Result<Self, TokenError> {
         let bytes = match directory.read(KEY)?.map(Zeroizing::new) {
-            Some(bytes) if bytes.len() == 32 => bytes,
-            Some(_) => return Err(TokenError::BadKey),
-            None => {
-                let mut bytes = Zeroizing::new(vec![0; 32]);
-                SystemRandom::new().fill(&mut bytes).map_err(|_unspecified| TokenError::Random)?;
-                directory.write(KEY, &bytes, Secrecy::Private)?;
-                bytes
-            }
+            Some(bytes) => bytes,
+            None => Self::make_in(directory)?,
         };
+        if bytes.len() != KEY_BYTES {
+            return Err(TokenError::BadKey);
+        }
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
+    }
+
+    /// Control plane and `weft token create` may both come first, at the same time: the key that lies there counts, for tokens
+    /// signed with another would let nobody in.
+    fn make_in(directory: &Directory) -> Result<Zeroizing<Vec<u8>>, TokenError> {
+        let mut bytes = Zeroizing::new(vec![0; KEY_BYTES]);
+        SystemRandom::new().fill(&mut bytes).map_err(|_unspecified| TokenError::Random)?;
+        if directory.create(KEY, &bytes, Secrecy::Private)? {
+            return Ok(bytes);
+        }
+        directory.read(KEY)?.map(Zeroizing::new).ok_or(TokenError::BadKey)
     }
 
     /// Makes a token.

@@ -20,7 +20,10 @@ pub(crate) enum Secrecy {
 /// No file of ours is larger; one that is was put there by mistake.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// A directory that is read and written as a whole.
+/// Processes that make one file at once, with those that crashed doing so; nobody starts so many control planes on one directory.
+const DRAFTS_MAX: u32 = 1000;
+
+/// A directory that is read and written as a whole. Only [`create`](Self::create) is for several processes at once.
 #[derive(Debug)]
 pub(crate) struct Directory(PathBuf);
 
@@ -62,15 +65,44 @@ impl Directory {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        let mode = match secrecy {
-            Secrecy::Private => 0o600,
-            Secrecy::Public => 0o644,
-        };
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode(secrecy)).open(temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(temporary, path)?;
         self.sync()
+    }
+
+    /// Makes a file that must not be there yet, and says whether it was us who made it: of several processes that try at once
+    /// one does, and the others find its content, whole.
+    pub(crate) fn create(&self, name: &str, content: &[u8], secrecy: Secrecy) -> Result<bool, CaError> {
+        let path = self.path(name);
+        let created = self.create_through(name, &path, content, secrecy);
+        created.map_err(|source| CaError::Io { path, source })
+    }
+
+    fn create_through(&self, name: &str, path: &Path, content: &[u8], secrecy: Secrecy) -> io::Result<bool> {
+        let (temporary, mut file) = self.draft(name, secrecy)?;
+        // A link, other than a rename, replaces nothing.
+        let linked =
+            file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&temporary, path));
+        fs::remove_file(&temporary)?;
+        match linked {
+            Ok(()) => self.sync().map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A new file that no other process has: its number would not tell them apart where they live in different containers.
+    fn draft(&self, name: &str, secrecy: Secrecy) -> io::Result<(PathBuf, File)> {
+        for number in 0..DRAFTS_MAX {
+            let path = self.path(&format!(".{name}.{number}.new"));
+            match OpenOptions::new().write(true).create_new(true).mode(mode(secrecy)).open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                opened => return opened.map(|file| (path, file)),
+            }
+        }
+        Err(io::Error::other("too many drafts of it were left behind"))
     }
 
     /// Removes a file; fine if it is not there.
@@ -95,5 +127,12 @@ impl Directory {
     /// Makes renames and removals last.
     fn sync(&self) -> io::Result<()> {
         File::open(&self.0)?.sync_all()
+    }
+}
+
+fn mode(secrecy: Secrecy) -> u32 {
+    match secrecy {
+        Secrecy::Private => 0o600,
+        Secrecy::Public => 0o644,
     }
 }

@@ -152,3 +152,18 @@ proptest! {
         prop_assert!(tokens.verify_and_consume(&changed, &id("order"), &KEY_A, NOW).is_err());
     }
 }
+
+#[test]
+fn of_many_that_make_the_key_at_once_all_have_the_same() {
+    for _ in 0..20 {
+        let dir = TempDir::new().unwrap();
+        let keys: Vec<TokenKey> = std::thread::scope(|scope| {
+            let opening: Vec<_> = (0..8).map(|_| scope.spawn(|| TokenKey::open(dir.path()))).collect();
+            opening.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect()
+        });
+        let token = keys.first().unwrap().mint(&spec(1), NOW).unwrap();
+        assert!(keys.iter().all(|key| key.read(&token).is_ok()));
+        let left = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(left.collect::<Vec<_>>(), ["join.key"]);
+    }
+}

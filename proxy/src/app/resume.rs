@@ -105,7 +105,7 @@ mod tests {
 
     fn resumed(state: &StateDir, ca: &TestCa, at_unix_s: u64) -> (MeshTls, Discovery) {
         let tls = MeshTls::new(TrustDomain::default());
-        let (discovery, mut inbox) = Discovery::new();
+        let (discovery, mut inbox) = Discovery::new(Duration::MAX);
         let now = UnixTime::since_unix_epoch(Duration::from_secs(at_unix_s));
         resume(state, &tls, &mut inbox, &WorkloadName::new("shop", "order-1"), &ca.bundle(), now);
         (tls, discovery)

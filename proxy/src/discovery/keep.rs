@@ -220,7 +220,7 @@ mod tests {
 
     /// Books with three services of so many endpoints each, the first one used last.
     fn books(count: usize) -> (Discovery, Books) {
-        let (discovery, mut inbox) = Discovery::new();
+        let (discovery, mut inbox) = Discovery::new(Duration::MAX);
         let mut told = Vec::new();
         for n in 0..3_u8 {
             let key = ServiceKey::new("shop", &format!("order-{n}"), 80);
@@ -272,7 +272,7 @@ mod tests {
         }
         let own = WorkloadName::new("shop", "own-1");
         first.apply((&update(ResourceKey::Endpoints(key.clone()), Resource::Endpoints(more))).into(), &own);
-        let (discovery, mut inbox) = Discovery::new();
+        let (discovery, mut inbox) = Discovery::new(Duration::MAX);
         inbox.restore(first.kept(usize::MAX).updates, &own);
         let found = discovery.cache.find(([10, 96, 0, 0], 80).into());
         let Some(Some(crate::discovery::cache::Known::Service(service))) = found else { panic!("{found:?}") };

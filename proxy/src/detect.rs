@@ -64,7 +64,7 @@ impl Patience {
     }
 }
 
-/// As [`detect`], for as long as somebody may still want to be served: once `released` has begun, a client that says
+/// As [`detect()`], for as long as somebody may still want to be served: once `released` has begun, a client that says
 /// nothing for a moment has nothing to lose. `None`: it ended or broke without a word.
 pub(crate) async fn detect_while(io: &mut Io, patience: Patience, released: &Drain) -> Option<Spoken> {
     let given_up = async {
@@ -161,7 +161,7 @@ pub(crate) enum Lost {
 
 /// Waits for whichever of two connected sides speaks first; its bytes are given back to be read again.
 ///
-/// **Errors:** whose reading failed. **Cancel:** as [`detect`].
+/// **Errors:** whose reading failed. **Cancel:** as [`detect()`].
 pub(crate) async fn first_of(client: &mut Io, server: &mut Io, patience: Patience) -> Result<First, Lost> {
     let (mut from_client, mut from_server) = (BytesMut::new(), BytesMut::new());
     // Reads into buffers of our own: when one arm wins, the other has read nothing.

@@ -23,7 +23,7 @@ use weft_tls::{CertificateDer, Credentials, PrivateKeyDer, PrivatePkcs8KeyDer, T
 use zeroize::Zeroizing;
 
 mod directory;
-/// Open to [`crate::fuzzing`].
+// Open to `crate::fuzzing`.
 pub(crate) mod file;
 
 pub(crate) use directory::DirectoryError;

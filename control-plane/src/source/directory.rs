@@ -1,5 +1,5 @@
 //! A directory of YAML files, followed as it changes. [`Scanner`] is the whole of the logic and has no thread and no
-//! clock; [`follow`] drives it by inotify, with a rescan now and then for what inotify does not see.
+//! clock; [`follow()`] drives it by inotify, with a rescan now and then for what inotify does not see.
 //!
 //! What it holds through (semantics 49): one bad document among good ones, files that are written while they are read,
 //! renames, symlink swaps (Kubernetes' mounted config maps), editors' temporary files. A resource is only taken out

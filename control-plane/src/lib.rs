@@ -1,23 +1,23 @@
 //! The control plane of Weft: discovery, policy, certificate authority.
 
-/// The wiring.
+// The wiring.
 pub mod app;
-/// The certificate authority: signs workloads' certificates, rotates its issuer and its anchor.
+// The certificate authority: signs workloads' certificates, rotates its issuer and its anchor.
 pub mod ca;
-/// What was typed, and what it means.
+// What was typed, and what it means.
 pub mod config;
-/// Ways in for the fuzz targets, behind what they could never get past.
+// Ways in for the fuzz targets, behind what they could never get past.
 #[doc(hidden)]
 pub mod fuzzing;
-/// The index on one side, the proxies on the other.
+// The index on one side, the proxies on the other.
 pub mod hub;
-/// The control plane's own figures.
+// The control plane's own figures.
 pub mod metrics;
-/// The gRPC services.
+// The gRPC services.
 pub mod serve;
-/// Where resources come from.
+// Where resources come from.
 pub mod source;
-/// Status files.
+// Status files.
 pub mod status;
-/// Join tokens: the first proof of a machine without Kubernetes.
+// Join tokens: the first proof of a machine without Kubernetes.
 pub mod token;

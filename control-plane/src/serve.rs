@@ -1,7 +1,7 @@
 //! What the control plane serves to proxies over its one port: TLS 1.3 with an optional client certificate, which every
 //! method but `Certify` demands.
 
-/// Certificates for proofs.
+// Certificates for proofs.
 pub mod identity;
 pub mod mesh;
 

@@ -2,23 +2,23 @@
 //! a policy *are*. Data and parsing only: no IO, no clock, no runtime. It is its own crate so that Cargo can forbid
 //! tokio, hyper and kube to all who decide with these words.
 
-/// Socket addresses by the role they play.
+// Socket addresses by the role they play.
 pub mod addr;
-/// Endpoints: where a service's traffic may go.
+// Endpoints: where a service's traffic may go.
 pub mod endpoint;
-/// SPIFFE identities and trust domains.
+// SPIFFE identities and trust domains.
 pub mod identity;
-/// Services and the protocols their ports speak.
+// Services and the protocols their ports speak.
 pub mod service;
 
-/// Authorization and traffic policy.
+// Authorization and traffic policy.
 pub mod policy;
-/// Routes attached to a service: matches, filters, backends, timeouts, retries.
+// Routes attached to a service: matches, filters, backends, timeouts, retries.
 pub mod route;
 
-/// How much of it.
+// How much of it.
 pub mod bounds;
-/// What one discovery answer may contain, and the keys it is asked by.
+// What one discovery answer may contain, and the keys it is asked by.
 pub mod resources;
 
 pub use addr::{ClientAddr, EndpointAddr, OriginalDst};

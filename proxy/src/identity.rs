@@ -30,7 +30,7 @@ use crate::control::ControlPlane;
 use crate::record::{Kind, Text};
 use crate::state::StateDir;
 
-/// When to renew, and when to try again.
+// When to renew, and when to try again.
 mod schedule;
 
 /// A chain of four and a bundle of sixteen certificates of at most 2 KiB are 40 KiB.

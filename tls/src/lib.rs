@@ -8,22 +8,22 @@
 //! resumed or not, the peer's chain is identified again before the caller gets the stream, because rustls restores the
 //! chain from a ticket without verifying it.
 
-/// The anchors that are trusted, and their ids.
+// The anchors that are trusted, and their ids.
 pub mod bundle;
-/// Our own key and chain.
+// Our own key and chain.
 pub mod credentials;
 
-/// Who the peer is: the verdict of a handshake.
+// Who the peer is: the verdict of a handshake.
 pub mod peer;
-/// Which certificates are accepted as a peer's, and why the others are not.
+// Which certificates are accepted as a peer's, and why the others are not.
 pub mod verify;
 
-/// ALPN names and rustls configurations; rotation is a new value.
+// ALPN names and rustls configurations; rotation is a new value.
 pub mod config;
-/// Handshakes and what their failures mean; how a stream ended.
+// Handshakes and what their failures mean; how a stream ended.
 pub mod stream;
 
-/// Certificates made on the spot, for tests.
+// Certificates made on the spot, for tests.
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 

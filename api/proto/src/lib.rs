@@ -52,7 +52,7 @@ pub mod identity {
     }
 }
 
-/// Messages to model and back, validated.
+// Messages to model and back, validated.
 pub mod convert;
 
 /// The largest message that either side of a Watch reads, in bytes: [`convert::bounds::ENDPOINTS_MAX`] endpoints with

@@ -17,15 +17,15 @@ mod pb;
 mod serve;
 mod trace;
 
-/// Orders: reserves stock, charges, tells the queue.
+// Orders: reserves stock, charges, tells the queue.
 pub mod order;
-/// Payments, over gRPC.
+// Payments, over gRPC.
 pub mod payment;
-/// Catalogue and stock.
+// Catalogue and stock.
 pub mod product;
-/// The page, and the API in front of the others.
+// The page, and the API in front of the others.
 pub mod storefront;
-/// Accounts and sessions.
+// Accounts and sessions.
 pub mod user;
 
 pub use app::{Common, StartError};

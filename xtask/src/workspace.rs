@@ -147,6 +147,8 @@ fn cargo_in(directory: &Path, target: &Path) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(directory).env("CARGO_TARGET_DIR", target);
+    // What incremental builds leave is of no use to the next checkout, and a compiler that trips over it fails the run.
+    command.env("CARGO_INCREMENTAL", "0");
     command
 }
 

@@ -68,7 +68,9 @@ impl App {
         let tls = MeshTls::new(config.trust_domain.clone());
         let kick = Arc::new(Notify::new());
         let keeper = Keeper::new(Arc::clone(&authority), Arc::clone(&hub), tls.clone(), &config, clock.clone())?;
-        let pages = admin::Pages { config: config.clone(), hub: Arc::clone(&hub), authority: Arc::clone(&authority) };
+        // Before the page that says that we are ready: whoever mints a token then finds the key that checks it.
+        let identity = identity(&config, &hub, Arc::clone(&authority), clock.clone())?;
+        let pages = admin::Pages { config: config.clone(), hub: Arc::clone(&hub), authority };
         let admin = pages.start(log, &metrics, &clock, &kick).map_err(AppError::Listen)?;
 
         let (following, first) = follow_source(&config, &hub, &tasks, &drain).await?;
@@ -85,9 +87,9 @@ impl App {
             tasks: tasks.clone(),
             drain: drain.clone(),
             stream_age: config.stream_age,
-            clock: clock.clone(),
+            clock,
         };
-        let router = router(mesh, identity(&config, &hub, authority, clock)?, Arc::clone(&metrics));
+        let router = router(mesh, identity, Arc::clone(&metrics));
         let server = ControlServer { tls, tasks: tasks.clone(), drain, metrics };
         let (ended, served) = tokio::sync::oneshot::channel();
         tasks.spawn("serve", async move {

@@ -63,8 +63,12 @@ pub fn serve(host: &Host, port: u16, version: Version, name: &str) -> anyhow::Re
     let listeners = listeners.with_context(|| format!("port {port} of {}", host.name()))?;
     let counts = Arc::new(Counts::default());
     for listener in listeners {
-        let (host, counts, name) = (host.clone(), Arc::clone(&counts), name.to_owned());
-        let serving = move || drop(host.block_on(|| accept(listener, version, counts, name)));
+        let (counts, name) = (Arc::clone(&counts), name.to_owned());
+        // Not inside the host, which would keep the world: a socket stays where it was opened.
+        let serving = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            drop(runtime.and_then(|runtime| runtime.block_on(accept(listener, version, counts, name))));
+        };
         std::thread::Builder::new().name("echo".to_owned()).spawn(serving).context("starting a thread")?;
     }
     Ok(counts)

@@ -19,6 +19,12 @@ const EARNED_PER_SECOND: u64 = 100;
 /// What a frame earns that carries a request or a body: an update of each window, and gRPC's PING to measure the path,
 /// twice over.
 const EARNED_PER_FRAME: u64 = 6;
+/// What a stranger's reset of a stream costs: whoever takes back more than half of its requests keeps us busy for nothing
+/// (CVE-2023-44487; Envoy's bound for premature resets is half of them as well).
+const STRANGERS_RESET_COST: u64 = 2 * EARNED_PER_FRAME;
+/// A peer's proxy speaks for many clients, whose deadlines may all pass at once where a server is slow, and our own
+/// application can be looked after otherwise: what the crate bounds is bound enough.
+const MESHED_RESET_COST: u64 = 0;
 /// What is written earns an update of each window for so many bytes; clients make them for 4 KiB and more.
 const WRITTEN_PER_EARNED: u64 = 1024;
 
@@ -28,7 +34,7 @@ const PREFACE_BYTES: usize = 24;
 const HEAD_BYTES: usize = 9;
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
-/// Bounded by the crate.
+/// Also bounded by the crate.
 const RST_STREAM: u8 = 0x3;
 const CONTINUATION: u8 = 0x9;
 
@@ -41,8 +47,9 @@ pub(super) struct Guarded {
 
 impl Guarded {
     /// Watches a connection on which nothing was read of HTTP/2 yet.
-    pub(super) fn new(io: Io) -> Self {
-        Self { io, frames: Frames::new(Instant::now()) }
+    pub(super) fn new(io: Io, is_meshed: bool) -> Self {
+        let reset_cost = if is_meshed { MESHED_RESET_COST } else { STRANGERS_RESET_COST };
+        Self { io, frames: Frames::new(reset_cost, Instant::now()) }
     }
 }
 
@@ -65,6 +72,8 @@ struct Frames {
     paid: Instant,
     /// Bytes written and not yet paid for.
     written: u64,
+    /// What the reset of a stream costs.
+    reset_cost: u64,
 }
 
 /// Too many frames of no use.
@@ -72,8 +81,9 @@ struct Frames {
 struct Flood;
 
 impl Frames {
-    fn new(now: Instant) -> Self {
-        Self { head: [0; HEAD_BYTES], filled: 0, rest: PREFACE_BYTES, left: AHEAD_MAX, paid: now, written: 0 }
+    fn new(reset_cost: u64, now: Instant) -> Self {
+        let (head, filled, rest, left) = ([0; HEAD_BYTES], 0, PREFACE_BYTES, AHEAD_MAX);
+        Self { head, filled, rest, left, paid: now, written: 0, reset_cost }
     }
 
     /// Takes what was read, in pieces of any size.
@@ -106,14 +116,17 @@ impl Frames {
         match kind {
             HEADERS | CONTINUATION => self.earn(EARNED_PER_FRAME),
             DATA if self.rest > 0 => self.earn(EARNED_PER_FRAME),
-            RST_STREAM => {}
-            _ => {
-                if self.left == 0 {
-                    self.earn_time(now());
-                }
-                self.left = self.left.checked_sub(1).ok_or(Flood)?;
-            }
+            RST_STREAM => self.spend(self.reset_cost, now)?,
+            _ => self.spend(1, now)?,
         }
+        Ok(())
+    }
+
+    fn spend(&mut self, cost: u64, now: &impl Fn() -> Instant) -> Result<(), Flood> {
+        if self.left < cost {
+            self.earn_time(now());
+        }
+        self.left = self.left.checked_sub(cost).ok_or(Flood)?;
         Ok(())
     }
 
@@ -195,7 +208,7 @@ mod tests {
 
     fn begun() -> (Frames, Instant) {
         let now = Instant::now();
-        let mut frames = Frames::new(now);
+        let mut frames = Frames::new(MESHED_RESET_COST, now);
         frames.read(&[0; PREFACE_BYTES], || now).unwrap();
         (frames, now)
     }
@@ -232,6 +245,17 @@ mod tests {
     }
 
     #[test]
+    fn a_stranger_may_take_back_half_of_its_requests() {
+        let half = [frame(HEADERS, 30), frame(HEADERS, 30), frame(RST_STREAM, 4)].concat();
+        let all = [frame(HEADERS, 30), frame(RST_STREAM, 4)].concat();
+        for (bytes, want) in [(half, 10 * AHEAD_MAX), (all, AHEAD_MAX / EARNED_PER_FRAME - 1)] {
+            let (mut frames, now) = begun();
+            frames.reset_cost = STRANGERS_RESET_COST;
+            assert_eq!(taken(&mut frames, &bytes, now), want);
+        }
+    }
+
+    #[test]
     fn time_earns_more() {
         let ping = frame(PING, 8);
         for (seconds, earned) in [(0, 0), (2, 2 * EARNED_PER_SECOND), (3_000, AHEAD_MAX)] {
@@ -250,7 +274,7 @@ mod tests {
         }
         let now = Instant::now();
         let left = |size: usize| {
-            let mut frames = Frames::new(now);
+            let mut frames = Frames::new(MESHED_RESET_COST, now);
             frames.left = 500;
             bytes.chunks(size).for_each(|piece| frames.read(piece, || now).unwrap());
             (frames.left, frames.rest, frames.filled)

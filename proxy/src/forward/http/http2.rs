@@ -38,9 +38,8 @@ pub(super) async fn serve(http: &Rc<Http>, io: Io, session: Session) {
         .max_header_list_size(HEADER_LIST_BYTES_READ)
         .max_concurrent_streams(STREAMS_MAX)
         .max_pending_accept_reset_streams(RESET_PENDING_MAX);
-    let Ok(Ok(mut connection)) = timeout(PREFACE_MAX, builder.handshake::<_, Bytes>(Guarded::new(io))).await else {
-        return;
-    };
+    let guarded = Guarded::new(io, session.is_meshed());
+    let Ok(Ok(mut connection)) = timeout(PREFACE_MAX, builder.handshake::<_, Bytes>(guarded)).await else { return };
     let session = Rc::new(session);
     let ping_pong = connection.ping_pong();
     // Nothing is lost: a client that does not answer is gone, and its streams are cancelled with the connection.

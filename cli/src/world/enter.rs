@@ -15,6 +15,8 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, fexecve, getegid, geteuid, getppid, setgid, setgroups, setuid};
 
+use super::PROXY_USER;
+
 /// First argument of a process that is about to become another.
 pub(super) const INTERNAL_EXEC: &str = "internal-exec";
 
@@ -41,7 +43,9 @@ impl Privilege {
 /// The system forbids user namespaces; the error names the remedy.
 pub fn enter() -> anyhow::Result<Privilege> {
     if geteuid().is_root() && has_capabilities()? {
-        return Ok(Privilege { user_namespace: false });
+        // We may have been started inside a user namespace that somebody else has entered.
+        let map = fs::read_to_string("/proc/self/uid_map").context("reading /proc/self/uid_map")?;
+        return Ok(Privilege { user_namespace: !is_mapped(&map, PROXY_USER) });
     }
     let (uid, gid) = (geteuid(), getegid());
     become_root_inside(uid, gid).map_err(|error| error.context(remedy()))?;
@@ -74,6 +78,18 @@ fn become_root_inside(uid: Uid, gid: Gid) -> anyhow::Result<()> {
         .join()
         .unwrap_or(Err(nix::errno::Errno::EPERM))
         .context("making a network namespace inside a user namespace")
+}
+
+/// Whether a user id exists in a user namespace. Each line of its map has the first id inside, the first outside, and how many
+/// they are (`user_namespaces(7)`).
+fn is_mapped(map: &str, id: u32) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u64>);
+        let (Some(Ok(first)), Some(Ok(_)), Some(Ok(count))) = (numbers.next(), numbers.next(), numbers.next()) else {
+            return false;
+        };
+        (first..first.saturating_add(count)).contains(&u64::from(id))
+    })
 }
 
 /// What an administrator can do where user namespaces are forbidden, as far as this system tells.
@@ -141,4 +157,17 @@ fn search(program: &OsStr) -> anyhow::Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file());
     found.with_context(|| format!("{} is not on the PATH", program.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_mapped;
+
+    #[test]
+    fn ids_outside_of_the_map_do_not_exist() {
+        assert!(is_mapped("         0          0 4294967295\n", 2140));
+        assert!(!is_mapped("         0      65534          1\n", 2140));
+        assert!(is_mapped("0 1000 1\n1 100000 65536\n", 2140) && !is_mapped("0 1000 1\n2141 100000 65536\n", 2140));
+        assert!(!is_mapped("", 2140) && !is_mapped("x y z\n0 0\n", 2140));
+    }
 }

@@ -44,7 +44,7 @@ fn run() -> anyhow::Result<bool> {
     proc::raise_descriptor_limit()?;
     let directory = chosen(proxy.as_deref())?;
     let mut figures = Figures::default();
-    figures.add("release binary, stripped", "MB", Limit::None, proc::stripped_mb(&directory.path().join("weft-proxy")));
+    figures.add("binary, stripped", "MiB", Limit::None, proc::stripped_mb(&directory.path().join("weft-proxy")));
     for scenario in scenarios {
         eprintln!("measuring: {}", scenario.name);
         // A world each: what one leaves in pools, tables and allocators is no part of the next.

@@ -4,7 +4,6 @@ use std::process::Command;
 
 use anyhow::bail;
 
-use crate::demo;
 use crate::workspace::{Workspace, check};
 
 /// Measures the proxy of a profile: `[--floods] [--profile demo|release]`. Floods take a minute and a half each, and are a
@@ -20,8 +19,8 @@ pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
         _ => bail!("measure takes --floods, and --profile demo (the default) or --profile release, not {args:?}"),
     };
     let workspace = Workspace::open()?;
-    demo::build(&workspace)?;
-    check(workspace.cargo().args(["build", "--profile", "demo", "--package", "weft-tests", "--bin", "measure"]))?;
+    // All programs at once, as the tests have them built: another choice of packages would compile dependencies once more.
+    check(workspace.cargo().args(["build", "--profile", "demo", "--workspace", "--exclude", "xtask", "--bins"]))?;
     let programs = workspace.programs();
     let mut measure = Command::new(programs.join("measure"));
     measure.args(floods);

@@ -19,8 +19,7 @@ pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
         _ => bail!("measure takes --floods, and --profile demo (the default) or --profile release, not {args:?}"),
     };
     let workspace = Workspace::open()?;
-    // All programs at once, as the tests have them built: another choice of packages would compile dependencies once more.
-    check(workspace.cargo().args(["build", "--profile", "demo", "--workspace", "--exclude", "xtask", "--bins"]))?;
+    check(&mut workspace.cargo_build_programs())?;
     let programs = workspace.programs();
     let mut measure = Command::new(programs.join("measure"));
     measure.args(floods);

@@ -48,6 +48,14 @@ impl Workspace {
         cargo_in(&self.root, &self.target(Output::Main))
     }
 
+    /// Cargo, about to build every program, as the demo runs them. All at once and always the same choice: with another one
+    /// dependencies get other features, and are compiled once more.
+    pub(crate) fn cargo_build_programs(&self) -> Command {
+        let mut cargo = self.cargo();
+        cargo.args(["build", "--profile", "demo", "--workspace", "--exclude", "xtask", "--bins"]);
+        cargo
+    }
+
     /// Cargo, run in `fuzz/`.
     pub(crate) fn cargo_fuzz(&self) -> Command {
         cargo_in(&self.root.join("fuzz"), &self.target(Output::Fuzz))

@@ -10,7 +10,7 @@ use crate::workspace::{Workspace, check, describe};
 
 /// Builds every program of the workspace, as the demo runs them.
 pub(super) fn build(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
-    executables(workspace.cargo().args(["build", "--profile", "demo", "--workspace", "--exclude", "xtask", "--bins"]))
+    executables(&mut workspace.cargo_build_programs())
 }
 
 /// Builds the whole-system tests.

@@ -97,7 +97,6 @@ fn netns_unprivileged(workspace: &Workspace) -> anyhow::Result<()> {
 
 fn demo(workspace: &Workspace) -> anyhow::Result<()> {
     need_root("demo")?;
-    // As the other steps build them, for the features of dependencies, and with them their build, differ by what is built.
     programs::build(workspace)?;
     check(Command::new(workspace.programs().join("weft")).args(["demo", "--plain"]))
 }

@@ -100,7 +100,8 @@ async fn wait_for_request(reader: &mut Reader, session: &Session) -> bool {
         biased;
         begun = reader.begun() => begun.unwrap_or(false),
         () = session.released.draining() => false,
-        () = session.farewell.idle_closed() => false,
+        // Said to peers alone; the others need not wait for it before each of their requests.
+        () = session.farewell.idle_closed(), if session.peer().is_some() => false,
     }
 }
 

@@ -101,7 +101,8 @@ async fn leaving(session: &Session) {
     // Nothing is lost: both stay as they are once they are there.
     tokio::select! {
         () = session.drain.draining() => {}
-        () = session.farewell.said() => {}
+        // Said to peers alone; the others need not wait for it before each of their requests.
+        () = session.farewell.said(), if session.peer().is_some() => {}
     }
 }
 

@@ -1,9 +1,12 @@
 //! Bytes: who speaks first, how they end, and which bytes travel how (semantics 11 to 16).
 
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
 use weft_model::AppProtocol;
 use weft_tls::Alpn;
 
@@ -68,7 +71,7 @@ async fn an_end_of_mesh_tls_without_close_notify_is_a_reset_for_the_application(
     let pair = pair(V4).await;
     let tls = pair.world.ca.mesh(identity("order").as_str(), &pair.world.time);
     for orderly in [true, false] {
-        let tcp = tokio::net::TcpStream::connect(pair.server.inbound).await.unwrap();
+        let tcp = TcpStream::connect(pair.server.inbound).await.unwrap();
         let (mut peer, ..) = tls.connect(tcp, &identity("payment"), Alpn::Tcp).await.unwrap();
         peer.write_all(b"\x00part").await.unwrap();
         peer.flush().await.unwrap();
@@ -234,7 +237,7 @@ async fn application_tls_of_a_stranger_passes_to_the_application() {
 #[tokio::test]
 async fn a_peer_whose_hello_comes_late_is_still_a_peer() {
     let pair = pair(V4).await;
-    let tcp = tokio::net::TcpStream::connect(pair.server.inbound).await.unwrap();
+    let tcp = TcpStream::connect(pair.server.inbound).await.unwrap();
     // The proxy has tried the application already.
     let mut tried = pair.accept().await;
     let tls = pair.world.ca.mesh(identity("order").as_str(), &pair.world.time);
@@ -259,7 +262,7 @@ async fn a_server_that_breaks_off_before_anybody_spoke_is_a_reset() {
 async fn a_large_body_passes_in_both_directions_at_once() {
     let pair = pair(V6).await;
     let (client, app) = pair.open_carried().await;
-    let pump = |io: tokio::net::TcpStream| async move {
+    let pump = |io: TcpStream| async move {
         let (mut read, mut write) = io.into_split();
         let send = async move {
             let piece = vec![7_u8; 100_000];
@@ -283,4 +286,85 @@ async fn what_is_outside_the_mesh_passes_bare_at_its_own_address() {
     let mut client = pair.client.open_to(addr).await;
     client.write_all(b"\x00plain").await.unwrap();
     expect(&mut outside.accept().await.unwrap().0, b"\x00plain").await;
+}
+
+/// What one side of an opaque connection sends.
+struct Bytes {
+    pieces: Vec<Vec<u8>>,
+    pause_every: usize,
+    /// Reset after so many pieces.
+    cut_at: Option<usize>,
+}
+
+impl Bytes {
+    fn random(dice: &mut fastrand::Rng) -> Self {
+        let (count, largest) = (dice.usize(0..20), [1, 100, 5_000, 70_000][dice.usize(0..4)]);
+        let mut piece = |_| {
+            let len = dice.usize(1..=largest);
+            std::iter::repeat_with(|| dice.u8(..)).take(len).collect()
+        };
+        let pieces = (0..count).map(&mut piece).collect();
+        let cut_at = (count > 0 && dice.u8(0..4) == 0).then(|| dice.usize(0..count));
+        Self { pieces, pause_every: dice.usize(1..8), cut_at }
+    }
+
+    /// Sends all while it reads all; returns what was read, and whether that ended in an orderly way.
+    async fn exchange(&self, mut io: TcpStream) -> (Vec<u8>, bool) {
+        let mut got = Vec::new();
+        let orderly = {
+            let (mut read, mut write) = io.split();
+            let sending = async {
+                for (n, piece) in self.pieces.iter().enumerate() {
+                    if self.cut_at == Some(n) {
+                        return false;
+                    }
+                    if n.is_multiple_of(self.pause_every) {
+                        sleep(Duration::from_millis(1)).await;
+                    }
+                    // Where the other side resets, nobody takes it any more.
+                    if write.write_all(piece).await.is_err() {
+                        return true;
+                    }
+                }
+                drop(write.shutdown().await);
+                true
+            };
+            let mut sending = pin!(sending);
+            let mut reading = pin!(read.read_to_end(&mut got));
+            tokio::select! {
+                whole = &mut sending => if whole { reading.await.is_ok() } else { false },
+                ended = &mut reading => {
+                    let orderly = ended.is_ok();
+                    sending.await && orderly
+                }
+            }
+        };
+        if self.cut_at.is_some() {
+            Io::from(io).reset();
+        }
+        (got, orderly)
+    }
+
+    /// Whether this is what came of it, and no cut looked like an end.
+    fn check(&self, got: &[u8], orderly: bool, told: &str) {
+        let sent = self.pieces.concat();
+        assert!(sent.starts_with(got), "{told}: other bytes, or in another order");
+        assert!(!orderly || (self.cut_at.is_none() && got.len() == sent.len()), "{told}: a cut looked like an end");
+    }
+}
+
+#[tokio::test]
+async fn random_bytes_pauses_and_resets_are_intact_in_both_directions() {
+    let pair = pair(V4).await;
+    for seed in 0..150 {
+        let mut dice = fastrand::Rng::with_seed(seed);
+        let (up, down) = (Bytes::random(&mut dice), Bytes::random(&mut dice));
+        let (client, app) = pair.open_carried().await;
+        let ((answered, whole_down), (asked, whole_up)) = tokio::join!(up.exchange(client), down.exchange(app));
+        up.check(&asked, whole_up, &format!("seed {seed}, up"));
+        down.check(&answered, whole_down, &format!("seed {seed}, down"));
+        if up.cut_at.is_none() && down.cut_at.is_none() {
+            assert!(whole_up && whole_down, "seed {seed}: something was lost");
+        }
+    }
 }

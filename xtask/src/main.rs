@@ -5,9 +5,11 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for a terminal")]
 
+mod bench;
 mod demo;
 mod r#gen;
 mod measure;
+mod packages;
 mod test;
 mod tidy;
 mod workspace;
@@ -26,6 +28,7 @@ Commands:
   tidy           the order of modules, the size of files, forbidden crates
   measure [--floods] [--profile demo|release]
                  prints each figure beside its limit; fails on one that is missing or exceeded
+  bench [args]   measures Weft beside its peers; `cargo xtask bench --help` tells more
   gen [--check]  writes the generated code, or checks that it is current
   help           this page
 
@@ -48,6 +51,7 @@ fn dispatch(words: &[&str]) -> anyhow::Result<ExitCode> {
     match words {
         ["test", rest @ ..] => return test::run(rest),
         ["demo", rest @ ..] => demo::run(rest)?,
+        ["bench", rest @ ..] => bench::run(rest)?,
         ["measure", rest @ ..] => measure::run(rest)?,
         ["tidy"] => tidy::run(&workspace::root()?)?,
         ["gen"] => r#gen::run(false)?,

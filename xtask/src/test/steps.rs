@@ -5,9 +5,9 @@ use std::process::Command;
 use anyhow::bail;
 
 use super::unprivileged::Stage;
-use super::{Step, fuzz, packages, programs};
+use super::{Step, fuzz, programs};
 use crate::workspace::{Workspace, check};
-use crate::{r#gen, tidy};
+use crate::{bench, r#gen, packages, tidy};
 
 pub(super) const ALL: &[Step] = &[
     Step {
@@ -45,6 +45,12 @@ pub(super) const ALL: &[Step] = &[
         needs: "a C++ compiler",
         claim: "the corpora replay, and no parser falls in 30 s",
         run: fuzz::run,
+    },
+    Step {
+        name: "bench",
+        needs: "root",
+        claim: "every figure of the benchmark can be measured",
+        run: |workspace| bench::smoke(workspace),
     },
     Step { name: "demo", needs: "root", claim: "every step of the demo holds, as root", run: demo },
     Step {

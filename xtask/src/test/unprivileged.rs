@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::Context as _;
 
-use super::packages;
+use crate::packages;
 
 /// Debian's `nobody`: owns nothing, is allowed nothing.
 const NOBODY: u32 = 65534;

@@ -1,0 +1,234 @@
+//! What is measured of whom, in which order.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use weft_cli::world::{is_interrupted, pause};
+use weft_tests::memory::memory;
+
+use crate::contestant::{Contestant, Stage};
+use crate::figure::{Figure, Figures};
+use crate::kernel;
+use crate::load::{bytes, float, latency, requests};
+use crate::programs::Programs;
+use crate::server::{BYTES_PORT, GRPC_PORT, HTTP1_PORT, HTTP2_PORT};
+
+/// Connections that are idle at once.
+const IDLE: usize = 1000;
+/// What a proxy does after load is over by then, and its allocator has given back what is free.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// One kind of measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Round {
+    /// How large, how soon ready, how much memory at rest.
+    Rest,
+    /// HTTP/1.1 at saturation, 64 connections.
+    Http1,
+    /// HTTP/2 at saturation, 8 connections × 8 streams.
+    Http2,
+    /// gRPC at saturation, 8 connections × 8 streams.
+    Grpc,
+    /// HTTP/1.1 at 1,000 requests a second, timed from the intended send.
+    Latency,
+    /// One TCP stream as fast as it goes.
+    Bulk,
+    /// New opaque TCP connections.
+    Connections,
+    /// System calls per HTTP/1.1 request.
+    Calls,
+    /// Memory with idle connections.
+    Idle,
+}
+
+impl Round {
+    /// All of them; what loads leave behind does not touch what is measured at rest.
+    const ALL: [Self; 9] = [
+        Self::Rest,
+        Self::Http1,
+        Self::Http2,
+        Self::Grpc,
+        Self::Latency,
+        Self::Bulk,
+        Self::Connections,
+        Self::Calls,
+        Self::Idle,
+    ];
+
+    /// Whether it says something of a contestant.
+    fn concerns(self, contestant: Contestant) -> bool {
+        use Contestant::{Direct, Envoy, ForwarderHttp1, ForwarderHttp2, ForwarderShared, Weft};
+        match (self, contestant) {
+            (_, Envoy | Weft) => true,
+            (Self::Rest | Self::Idle, _) => false,
+            (Self::Calls, Direct) => false,
+            (Self::Http1 | Self::Calls, ForwarderHttp1 | ForwarderShared) => true,
+            (Self::Latency, ForwarderHttp1) => true,
+            (Self::Http2 | Self::Grpc, ForwarderHttp2) => true,
+            (_, contestant) => !contestant.is_bare(),
+        }
+    }
+
+    /// What varies little and costs a while is measured once.
+    fn is_once(self) -> bool {
+        matches!(self, Self::Calls | Self::Idle)
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Rest => "at rest",
+            Self::Http1 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+            Self::Grpc => "gRPC",
+            Self::Latency => "latency",
+            Self::Bulk => "bulk TCP",
+            Self::Connections => "new connections",
+            Self::Calls => "system calls",
+            Self::Idle => "idle connections",
+        }
+    }
+}
+
+/// What is asked for.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// How often each figure is measured.
+    pub(crate) repetitions: u32,
+    /// For how long.
+    pub(crate) length: Duration,
+    rounds: Vec<Round>,
+}
+
+impl Plan {
+    /// All rounds unless some are named; a smoke test is one short repetition of each.
+    pub(crate) fn new(repetitions: u32, seconds: u32, smoke: bool, only: &[Round]) -> Self {
+        let wanted = |round: &Round| only.is_empty() || only.contains(round);
+        let rounds = Round::ALL.into_iter().filter(wanted).collect();
+        let (repetitions, seconds) = if smoke { (1, 1) } else { (repetitions.max(1), seconds.max(1)) };
+        Self { repetitions, length: Duration::from_secs(seconds.into()), rounds }
+    }
+
+    /// Measures; what cannot be measured is noted, and the rest goes on.
+    pub(crate) fn run(
+        &self,
+        stages: &mut [Stage<'_>],
+        programs: &Programs,
+        figures: &mut Figures,
+    ) -> anyhow::Result<()> {
+        for round in self.rounds.iter().copied() {
+            let repetitions = if round.is_once() { 1 } else { self.repetitions };
+            for repetition in 1..=repetitions {
+                for stage in stages.iter_mut().filter(|stage| round.concerns(stage.contestant())) {
+                    let contestant = stage.contestant();
+                    eprintln!("{}, {repetition} of {repetitions}: {}", round.title(), contestant.title());
+                    if let Err(error) = self.measure(round, stage, programs, figures) {
+                        if is_interrupted() {
+                            return Err(error);
+                        }
+                        eprintln!("  {error:#}");
+                        figures.miss(round.title(), contestant, &error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn measure(
+        &self,
+        round: Round,
+        stage: &mut Stage<'_>,
+        programs: &Programs,
+        figures: &mut Figures,
+    ) -> anyhow::Result<()> {
+        let contestant = stage.contestant();
+        let length = self.length;
+        let mut add = |figure, value| figures.add(figure, contestant, value);
+        match round {
+            Round::Rest => {
+                let program = if contestant == Contestant::Weft { &programs.proxy } else { &programs.envoy };
+                add(Figure::Size, kernel::stripped_mib(program)?);
+                add(Figure::Start, stage.restart()?.as_secs_f64() * 1e3);
+                pause(SETTLE)?;
+                add(Figure::RssRest, outbound(stage)?);
+            }
+            Round::Http1 | Round::Http2 | Round::Grpc => {
+                let (port, cpu, rate) = match round {
+                    Round::Http1 => (HTTP1_PORT, Figure::Http1Cpu, Figure::Http1Rate),
+                    Round::Http2 => (HTTP2_PORT, Figure::Http2Cpu, Figure::Http2Rate),
+                    _ => (GRPC_PORT, Figure::GrpcCpu, Figure::GrpcRate),
+                };
+                let window = requests::saturate(stage, port, length)?;
+                add(rate, window.rate());
+                if contestant.has_proxies() {
+                    add(cpu, window.cpu_us());
+                }
+                if round == Round::Http1 && matches!(contestant, Contestant::Envoy | Contestant::Weft) {
+                    add(Figure::RssLoad, outbound(stage)?);
+                }
+            }
+            Round::Latency => {
+                let latencies = latency::measure(stage, length)?;
+                let at = |quantile| float(latencies.value_at_quantile(quantile));
+                add(Figure::LatencyP50, at(0.5));
+                add(Figure::LatencyP99, at(0.99));
+                add(Figure::LatencyP999, at(0.999));
+            }
+            Round::Bulk => {
+                let window = bytes::bulk(stage, length)?;
+                add(Figure::BulkRate, window.rate() * 8.0 / 1e9);
+                if contestant.has_proxies() {
+                    add(Figure::BulkCpu, window.cpu * 1e9 / window.count);
+                }
+            }
+            Round::Connections => {
+                let window = bytes::connections(stage, length)?;
+                add(Figure::ConnectionRate, window.rate());
+                if contestant.has_proxies() {
+                    add(Figure::ConnectionCpu, window.cpu_us());
+                }
+            }
+            Round::Calls => {
+                let [outbound, inbound] = stage.proxies()?;
+                add(Figure::CallsOutbound, requests::calls(stage, outbound, length)?);
+                add(Figure::CallsInbound, requests::calls(stage, inbound, length)?);
+            }
+            Round::Idle => {
+                for (port, figure) in [(HTTP1_PORT, Figure::RssIdleHttp), (BYTES_PORT, Figure::RssIdleTcp)] {
+                    // From the beginning, so that neither load nor the other kind has left anything behind.
+                    stage.restart()?;
+                    let connections = bytes::idle(stage, port, IDLE)?;
+                    pause(SETTLE)?;
+                    add(figure, outbound(stage)?);
+                    drop(connections);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is resident of the outbound proxy, in MiB.
+fn outbound(stage: &Stage<'_>) -> anyhow::Result<f64> {
+    let [outbound, _] = stage.proxies()?;
+    Ok(memory(outbound)?.rss)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_smoke_test_is_short_and_whole() {
+        let plan = Plan::new(5, 10, true, &[]);
+        assert_eq!((plan.repetitions, plan.length.as_secs(), plan.rounds.len()), (1, 1, Round::ALL.len()));
+        assert_eq!(Plan::new(0, 0, false, &[Round::Bulk]).rounds, [Round::Bulk]);
+    }
+
+    #[test]
+    fn weft_and_its_peer_are_in_every_round() {
+        for round in Round::ALL {
+            assert!(round.concerns(Contestant::Weft) && round.concerns(Contestant::Envoy), "{round:?}");
+        }
+    }
+}

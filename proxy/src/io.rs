@@ -1,9 +1,10 @@
 //! The byte streams of the data plane: one concrete type for every kind of connection, so that no chapter is generic
 //! and no box stands on the path. It knows nothing of protocols. Invariant: bytes that detection read are read again,
-//! in order, before any new byte.
+//! in order, before any new byte; and a reset is never read as an orderly end.
 
 pub(crate) mod halves;
 pub(crate) mod memory;
+mod plain;
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -17,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
 use self::memory::Memory;
+use self::plain::Plain;
 
 /// How much one read takes at most: four TLS records (RFC 8446 §5.1).
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -59,7 +61,7 @@ enum Inner {
     /// The outbound and the inbound story of one proxy, joined in memory.
     Memory(Memory),
     /// A socket.
-    Tcp(TcpStream),
+    Tcp(Plain),
 }
 
 /// A socket whose first bytes were already read: what a TLS handshake starts from.
@@ -90,7 +92,7 @@ impl Io {
     /// Gives the socket back for a TLS handshake. `Err` returns the stream where there is none.
     pub(crate) fn into_raw(self) -> Result<Raw, Self> {
         match self.inner {
-            Inner::Tcp(tcp) => Ok(Raw { replay: self.replay, tcp }),
+            Inner::Tcp(plain) => Ok(Raw { replay: self.replay, tcp: plain.tcp }),
             inner @ (Inner::Accepted(_) | Inner::Dialed(_) | Inner::Memory(_)) => {
                 Err(Self { replay: self.replay, inner })
             }
@@ -116,14 +118,14 @@ impl Io {
             Inner::Accepted(tls) => Some(&tls.get_ref().0.tcp),
             Inner::Dialed(tls) => Some(tls.get_ref().0),
             Inner::Memory(_) => None,
-            Inner::Tcp(tcp) => Some(tcp),
+            Inner::Tcp(plain) => Some(&plain.tcp),
         }
     }
 }
 
 impl From<TcpStream> for Io {
     fn from(tcp: TcpStream) -> Self {
-        Self { replay: Bytes::new(), inner: Inner::Tcp(tcp) }
+        Self { replay: Bytes::new(), inner: Inner::Tcp(tcp.into()) }
     }
 }
 

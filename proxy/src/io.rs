@@ -20,8 +20,10 @@ use tokio_rustls::{client, server};
 use self::memory::Memory;
 use self::plain::Plain;
 
-/// How much one read takes at most: four TLS records (RFC 8446 §5.1).
-const READ_BYTES_MAX: usize = 64 * 1024;
+/// The payload of a full TLS record (RFC 8446 §5.1).
+const RECORD_BYTES_MAX: usize = 16 * 1024;
+/// How much one read takes at most.
+const READ_BYTES_MAX: usize = 4 * RECORD_BYTES_MAX;
 
 thread_local! {
     /// Every read of a worker goes into this one buffer and is dealt with in the same poll. So an idle connection holds
@@ -171,12 +173,31 @@ impl AsyncRead for Io {
             return Poll::Ready(Ok(()));
         }
         match &mut self.inner {
-            Inner::Accepted(io) => Pin::new(io).poll_read(cx, buf),
-            Inner::Dialed(io) => Pin::new(io).poll_read(cx, buf),
+            Inner::Accepted(io) => poll_records(io, cx, buf),
+            Inner::Dialed(io) => poll_records(io, cx, buf),
             Inner::Memory(io) => Pin::new(io).poll_read(cx, buf),
             Inner::Tcp(io) => Pin::new(io).poll_read(cx, buf),
         }
     }
+}
+
+/// Reads one TLS record, and more after each that is full: more is on its way then, and what is read together is written
+/// together, which wakes the reader once and not with each record.
+fn poll_records(
+    tls: &mut (impl AsyncRead + Unpin),
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    let mut before = buf.filled().len();
+    ready!(Pin::new(&mut *tls).poll_read(cx, buf))?;
+    while buf.filled().len() - before >= RECORD_BYTES_MAX && buf.remaining() > 0 {
+        before = buf.filled().len();
+        // An end or a failure is found again by the next read: TLS ends once and for all.
+        if !matches!(Pin::new(&mut *tls).poll_read(cx, buf), Poll::Ready(Ok(()))) {
+            break;
+        }
+    }
+    Poll::Ready(Ok(()))
 }
 
 impl AsyncWrite for Io {

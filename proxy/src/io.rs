@@ -4,7 +4,6 @@
 
 pub(crate) mod halves;
 pub(crate) mod memory;
-mod plain;
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -18,7 +17,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
 use self::memory::Memory;
-use self::plain::Plain;
 
 /// The payload of a full TLS record (RFC 8446 §5.1).
 const RECORD_BYTES_MAX: usize = 16 * 1024;
@@ -63,7 +61,21 @@ enum Inner {
     /// The outbound and the inbound story of one proxy, joined in memory.
     Memory(Memory),
     /// A socket.
-    Tcp(Plain),
+    Tcp(TcpStream, Broken),
+}
+
+/// Whether a write to a bare socket was told that the connection is gone.
+///
+/// The kernel tells of a reset once: when a write is told, a read finds what arrived before it and then an end, as if the
+/// other side had finished. TLS says itself when it ends, so only bare sockets need to remember.
+#[derive(Clone, Copy, Debug)]
+struct Broken(bool);
+
+impl Broken {
+    fn note<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.0 |= matches!(written, Poll::Ready(Err(_)));
+        written
+    }
 }
 
 /// A socket whose first bytes were already read: what a TLS handshake starts from.
@@ -94,7 +106,7 @@ impl Io {
     /// Gives the socket back for a TLS handshake. `Err` returns the stream where there is none.
     pub(crate) fn into_raw(self) -> Result<Raw, Self> {
         match self.inner {
-            Inner::Tcp(plain) => Ok(Raw { replay: self.replay, tcp: plain.tcp }),
+            Inner::Tcp(tcp, _) => Ok(Raw { replay: self.replay, tcp }),
             inner @ (Inner::Accepted(_) | Inner::Dialed(_) | Inner::Memory(_)) => {
                 Err(Self { replay: self.replay, inner })
             }
@@ -120,14 +132,14 @@ impl Io {
             Inner::Accepted(tls) => Some(&tls.get_ref().0.tcp),
             Inner::Dialed(tls) => Some(tls.get_ref().0),
             Inner::Memory(_) => None,
-            Inner::Tcp(plain) => Some(&plain.tcp),
+            Inner::Tcp(tcp, _) => Some(tcp),
         }
     }
 }
 
 impl From<TcpStream> for Io {
     fn from(tcp: TcpStream) -> Self {
-        Self { replay: Bytes::new(), inner: Inner::Tcp(tcp.into()) }
+        Self { replay: Bytes::new(), inner: Inner::Tcp(tcp, Broken(false)) }
     }
 }
 
@@ -176,7 +188,7 @@ impl AsyncRead for Io {
             Inner::Accepted(io) => poll_records(io, cx, buf),
             Inner::Dialed(io) => poll_records(io, cx, buf),
             Inner::Memory(io) => Pin::new(io).poll_read(cx, buf),
-            Inner::Tcp(io) => Pin::new(io).poll_read(cx, buf),
+            Inner::Tcp(tcp, broken) => poll_bare(tcp, *broken, cx, buf),
         }
     }
 }
@@ -200,13 +212,21 @@ fn poll_records(
     Poll::Ready(Ok(()))
 }
 
+/// Reads a bare socket, of which a reset that a write was told of is no end.
+fn poll_bare(tcp: &mut TcpStream, broken: Broken, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    let before = buf.remaining();
+    ready!(Pin::new(tcp).poll_read(cx, buf))?;
+    let at_end = buf.remaining() == before && before > 0;
+    Poll::Ready(if at_end && broken.0 { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) })
+}
+
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.inner {
             Inner::Accepted(io) => Pin::new(io).poll_write(cx, buf),
             Inner::Dialed(io) => Pin::new(io).poll_write(cx, buf),
             Inner::Memory(io) => Pin::new(io).poll_write(cx, buf),
-            Inner::Tcp(io) => Pin::new(io).poll_write(cx, buf),
+            Inner::Tcp(tcp, broken) => broken.note(Pin::new(tcp).poll_write(cx, buf)),
         }
     }
 
@@ -219,7 +239,7 @@ impl AsyncWrite for Io {
             Inner::Accepted(io) => Pin::new(io).poll_write_vectored(cx, bufs),
             Inner::Dialed(io) => Pin::new(io).poll_write_vectored(cx, bufs),
             Inner::Memory(io) => Pin::new(io).poll_write_vectored(cx, bufs),
-            Inner::Tcp(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Inner::Tcp(tcp, broken) => broken.note(Pin::new(tcp).poll_write_vectored(cx, bufs)),
         }
     }
 
@@ -232,7 +252,7 @@ impl AsyncWrite for Io {
             Inner::Accepted(io) => Pin::new(io).poll_flush(cx),
             Inner::Dialed(io) => Pin::new(io).poll_flush(cx),
             Inner::Memory(io) => Pin::new(io).poll_flush(cx),
-            Inner::Tcp(io) => Pin::new(io).poll_flush(cx),
+            Inner::Tcp(io, _) => Pin::new(io).poll_flush(cx),
         }
     }
 
@@ -241,7 +261,7 @@ impl AsyncWrite for Io {
             Inner::Accepted(io) => Pin::new(io).poll_shutdown(cx),
             Inner::Dialed(io) => Pin::new(io).poll_shutdown(cx),
             Inner::Memory(io) => Pin::new(io).poll_shutdown(cx),
-            Inner::Tcp(io) => Pin::new(io).poll_shutdown(cx),
+            Inner::Tcp(io, _) => Pin::new(io).poll_shutdown(cx),
         }
     }
 }
@@ -285,6 +305,7 @@ impl AsyncWrite for Raw {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
 
     #[tokio::test]
     async fn replayed_bytes_come_first_even_in_small_reads() {
@@ -298,5 +319,19 @@ mod tests {
         let mut rest = String::new();
         io.read_to_string(&mut rest).await.unwrap();
         assert_eq!((&two[..], rest.as_str()), (&b"he"[..], "llo world"));
+    }
+
+    #[tokio::test]
+    async fn a_reset_that_a_write_was_told_of_is_no_end_for_the_reader() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut near = Io::from(listener.accept().await.unwrap().0);
+        far.write_all(b"half").await.unwrap();
+        SockRef::from(&far).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(far);
+        while near.write_all(b"more").await.is_ok() {}
+        let mut got = Vec::new();
+        let ended = near.read_to_end(&mut got).await;
+        assert_eq!((&got[..], ended.unwrap_err().kind()), (&b"half"[..], io::ErrorKind::ConnectionReset));
     }
 }

@@ -17,7 +17,7 @@ use weft_cli::world::Host;
 use weft_runtime::task::Tasks;
 
 /// Largest body that is made up.
-const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+const BODY_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// Which version it speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -37,8 +37,9 @@ const WATCHED: Duration = Duration::from_secs(45);
 const FOUND_WITHIN: Duration = Duration::from_secs(35);
 /// How long readers pause: twice what finds a peer that is gone.
 const PAUSE: Duration = Duration::from_secs(60);
-/// More than all buffers on the way hold.
-const TRANSFER: usize = 32 * 1024 * 1024;
+/// More than all buffers on the way hold: three connections, each of at most 32 MiB to read and 4 MiB to write (`tcp_rmem` and
+/// `tcp_wmem`).
+const TRANSFER: usize = 128 * 1024 * 1024;
 
 fn http1_succeeds_again(scene: &Scene) -> anyhow::Result<()> {
     succeeds_again(scene, Version::Http1, 80)
@@ -163,18 +164,29 @@ fn pause_opaque(scene: &Scene, mesh: &Mesh<'_>, body: &[u8]) -> anyhow::Result<(
     std::thread::scope(|scope| {
         let writers = [&near, &far].into_iter().zip(&written);
         let writers: Vec<_> = writers.map(|(to, count)| scope.spawn(move || pour(to, body, count))).collect();
-        pause(PAUSE)?;
-        for count in &written {
-            let count = count.load(Ordering::Relaxed);
-            ensure!(count < TRANSFER, "all of it went into buffers: nobody had to wait");
+        let read = read_after_a_pause([&near, &far], &written, body);
+        if read.is_err() {
+            // A writer that nobody reads from would wait for ever.
+            drop(near.shutdown(Shutdown::Both));
+            drop(far.shutdown(Shutdown::Both));
         }
-        let readers = [&near, &far].map(|from| scope.spawn(move || drink(from)));
+        for writer in writers {
+            let wrote = writer.join().map_err(|_panic| anyhow::anyhow!("a writer panicked"))?;
+            ensure!(read.is_err() || wrote.is_ok(), "writing: {wrote:?}");
+        }
+        read
+    })
+}
+
+fn read_after_a_pause(from: [&TcpStream; 2], written: &[AtomicUsize; 2], body: &[u8]) -> anyhow::Result<()> {
+    pause(PAUSE)?;
+    let written = written.each_ref().map(|count| count.load(Ordering::Relaxed));
+    ensure!(written.iter().all(|count| *count < TRANSFER), "it all went into buffers, nobody had to wait: {written:?}");
+    std::thread::scope(|scope| {
+        let readers = from.map(|from| scope.spawn(move || drink(from)));
         for reader in readers {
             let read = reader.join().map_err(|_panic| anyhow::anyhow!("a reader panicked"))??;
             ensure!((read.len(), hash(&read)) == (body.len(), hash(body)), "{} bytes of {}", read.len(), body.len());
-        }
-        for writer in writers {
-            writer.join().map_err(|_panic| anyhow::anyhow!("a writer panicked"))?.context("writing")?;
         }
         Ok(())
     })

@@ -4,6 +4,7 @@ mod apply;
 mod concerns;
 mod links;
 mod reads;
+mod selection;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use ipnet::IpNet;
 use weft_model::{ServiceKey, SpiffeId, TrustDomain, WorkloadName};
 
 use self::links::Links;
+use self::selection::Selection;
 use crate::endpoints::EndpointSet;
 use crate::networks::Networks;
 use crate::object::Name;
@@ -40,8 +42,8 @@ pub struct IndexConfig {
 
 /// Every resource as it is meant.
 ///
-/// **Cost:** a change costs what it concerns: the Services of a workload's namespace, the endpoints of a Service, the
-/// ports of a route's parents. Answers are computed when they are read.
+/// **Cost:** a change costs what it concerns: the Services that select a workload, the endpoints of a Service, the ports of a
+/// route's parents. Answers are computed when they are read.
 #[derive(Debug, Default)]
 pub struct Index {
     config: IndexConfig,
@@ -56,12 +58,14 @@ pub struct Index {
     mesh: Table<MeshEntry>,
     services_by_ip: Links<IpAddr>,
     workloads_by_ip: Links<IpAddr>,
+    workloads_by_identity: Links<SpiffeId>,
     slices_by_ip: Links<IpAddr>,
     networks: Networks,
     routes_by_parent: Links<Name>,
     routes_by_backend: Links<Name>,
     traffic_by_service: Links<Name>,
     slices_by_service: Links<Name>,
+    selection: Selection,
     endpoints: BTreeMap<ServiceKey, EndpointSet>,
     /// Terminating workloads that nobody sends to any more.
     released: BTreeSet<Name>,

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use weft_crds::{AuthorizationPolicy, MeshPolicy, TrafficPolicy, Workload};
+use weft_model::WorkloadName;
 
 /// A resource of one of the kinds that are read.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,6 +159,10 @@ pub(crate) struct Name {
 impl Name {
     pub(crate) fn new(namespace: &str, name: &str) -> Self {
         Self { namespace: Arc::from(namespace), name: Arc::from(name) }
+    }
+
+    pub(crate) fn of_workload(workload: &WorkloadName) -> Self {
+        Self { namespace: Arc::clone(&workload.namespace), name: Arc::clone(&workload.name) }
     }
 
     pub(crate) fn of(key: &ObjectKey) -> Self {

@@ -1,6 +1,6 @@
 //! Changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use weft_model::{EndpointSpec, ServiceKey, WorkloadName};
@@ -161,6 +161,10 @@ impl Index {
     fn relink_service(&mut self, name: &Name, old: Option<Option<ServiceEntry>>) -> bool {
         let Some(old) = old else { return false };
         let new = self.services.get(name).and_then(|slot| slot.entry.clone());
+        self.selection.remove_service(name);
+        if let Some(selector) = new.as_ref().and_then(|new| new.selector.as_ref()) {
+            self.selection.add_service(name, selector);
+        }
         if let Some(old) = &old {
             self.services_by_ip.unlink(old.ips.iter().copied(), name);
             for key in old.keys().filter(|key| new.as_ref().is_none_or(|new| !new.ports.contains_key(&key.port))) {
@@ -182,14 +186,22 @@ impl Index {
         let new = self.workloads.get(name).and_then(|slot| slot.entry.clone());
         self.workloads_by_ip.unlink(old.as_ref().map(|w| w.ip), name);
         self.workloads_by_ip.link(new.as_ref().map(|w| w.ip), name);
+        self.workloads_by_identity.unlink(old.as_ref().map(|w| w.identity.clone()), name);
+        self.workloads_by_identity.link(new.as_ref().map(|w| w.identity.clone()), name);
         self.note_addresses(old.iter().chain(&new).map(|w| w.ip));
         if new.as_ref().is_none_or(|w| !w.terminating) {
             self.released.remove(name);
         }
-        let selects =
-            |service: &ServiceEntry, w: &Option<WorkloadEntry>| w.as_ref().is_some_and(|w| service.selects(&w.labels));
+        if let Some(old) = &old {
+            self.selection.remove_workload(name, &old.labels);
+        }
+        if let Some(new) = &new {
+            self.selection.add_workload(name, &new.labels);
+        }
+        let services = old.iter().chain(&new).flat_map(|workload| self.services_of(workload));
+        let services: BTreeMap<&Name, &ServiceEntry> = services.map(|service| (&service.name, service)).collect();
         let mut said = Vec::new();
-        for service in self.services_in(&name.namespace).filter(|s| selects(s, &old) || selects(s, &new)) {
+        for service in services.into_values() {
             for (port, entry) in &service.ports {
                 let endpoints = new.as_ref().and_then(|w| workload_endpoint(service, entry, w));
                 said.push((service.key(*port), endpoints.into_iter().collect()));
@@ -258,9 +270,9 @@ impl Index {
     /// Asks everybody anew what endpoints a service port has.
     fn rebuild_endpoints(&mut self, service: &ServiceEntry, port: u16, entry: &PortEntry) {
         let mut said: Vec<(Source, Vec<EndpointSpec>)> = Vec::new();
-        for (name, workload) in self.workloads_in(&service.name.namespace) {
+        for workload in self.workloads_of(service) {
             if let Some(endpoint) = workload_endpoint(service, entry, workload) {
-                said.push((Source::Workload(name.clone()), vec![endpoint]));
+                said.push((Source::Workload(Name::of_workload(&workload.name)), vec![endpoint]));
             }
         }
         for name in self.slices_by_service.of(&service.name) {
@@ -270,8 +282,8 @@ impl Index {
         }
         let version = self.version;
         let set = self.endpoints.entry(service.key(port)).or_insert_with(|| EndpointSet::new(version));
-        let silent: Vec<Source> =
-            set.sources().filter(|source| said.iter().all(|(said, _)| said != *source)).cloned().collect();
+        let sources: BTreeSet<&Source> = said.iter().map(|(source, _)| source).collect();
+        let silent: Vec<Source> = set.sources().filter(|source| !sources.contains(source)).cloned().collect();
         for source in silent {
             set.replace(&source, Vec::new(), version);
         }

@@ -10,7 +10,6 @@ use super::{Affected, Index};
 use crate::object::{Kind, Name, ObjectKey};
 use crate::policies::authorization::Scope;
 use crate::policies::mesh;
-use crate::read::selector_selects;
 use crate::services::ServiceEntry;
 use crate::slices::SliceEntry;
 use crate::workloads::WorkloadEntry;
@@ -96,7 +95,7 @@ impl Index {
             }
         }
         // The protocol and the Service of a workload's port come from here.
-        for (_, workload) in self.workloads_in(&service.name.namespace).filter(|(_, w)| service.selects(&w.labels)) {
+        for workload in self.workloads_of(service) {
             affected.extend([Affected::Inbound(workload.name.clone()), Affected::Destination(workload.ip)]);
         }
     }
@@ -115,14 +114,12 @@ impl Index {
                 affected.insert(Affected::InboundOfNamespace(Arc::clone(&name.namespace)));
             }
             Scope::Selector(selector) => {
-                let selected =
-                    self.workloads_in(&name.namespace).filter(|(_, w)| selector_selects(selector, &w.labels));
-                affected.extend(selected.map(|(_, w)| Affected::Inbound(w.name.clone())));
+                let selected = self.selected(&name.namespace, &selector.match_labels);
+                affected.extend(selected.map(|w| Affected::Inbound(w.name.clone())));
             }
             Scope::Services(targets) => {
                 for service in targets.iter().filter_map(|target| self.service_entry(&target.service)) {
-                    let selected = self.workloads_in(&name.namespace).filter(|(_, w)| service.selects(&w.labels));
-                    affected.extend(selected.map(|(_, w)| Affected::Inbound(w.name.clone())));
+                    affected.extend(self.workloads_of(service).map(|w| Affected::Inbound(w.name.clone())));
                 }
             }
         }
@@ -149,8 +146,7 @@ impl Index {
                 }
             }
             mesh::Scope::Workloads(selector) => {
-                for (_, w) in self.workloads_in(&name.namespace).filter(|(_, w)| selector_selects(selector, &w.labels))
-                {
+                for w in self.selected(&name.namespace, &selector.match_labels) {
                     affected.extend([Affected::Inbound(w.name.clone()), Affected::Destination(w.ip)]);
                 }
             }

@@ -37,12 +37,18 @@ impl<K: Ord> Links<K> {
         self.0.contains_key(to)
     }
 
+    /// How many refer to it.
+    pub(super) fn count(&self, to: &K) -> usize {
+        self.0.get(to).map_or(0, BTreeSet::len)
+    }
+
     /// Everything that something refers to.
     pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
         self.0.keys()
     }
 
-    pub(super) fn of(&self, to: &K) -> impl Iterator<Item = &Name> {
+    /// Everything that refers to it, by name.
+    pub(super) fn of<'s>(&'s self, to: &K) -> impl Iterator<Item = &'s Name> + use<'s, K> {
         self.0.get(to).into_iter().flatten()
     }
 }

@@ -1,5 +1,6 @@
 //! Answers.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::effective::{self, EffectiveMesh, InboundParts, ServiceParts};
 use crate::object::{Kind, Name, ObjectKey};
 use crate::policies::mesh::{MeshEntry, Scope};
 use crate::policies::traffic::{TrafficEntry, default_backend};
-use crate::read::selector_selects;
+use crate::read::{selector_selects, selects};
 use crate::routes::RouteEntry;
 use crate::services::{PortEntry, ServiceEntry, Target};
 use crate::workloads::WorkloadEntry;
@@ -118,7 +119,7 @@ impl Index {
 
     /// Whether a workload with this identity and a proxy beside it exists.
     pub fn has_identity(&self, identity: &SpiffeId) -> bool {
-        self.workloads_in(identity.namespace()).any(|(_, workload)| workload.meshed && workload.identity == *identity)
+        self.workloads_by_identity.of(identity).filter_map(|name| self.workload_entry(name)).any(|found| found.meshed)
     }
 
     /// Every workload with a proxy beside it.
@@ -237,8 +238,30 @@ impl Index {
         in_namespace(&self.workloads, namespace)
     }
 
+    /// The workloads that a selector selects, by name.
+    pub(super) fn selected<'a>(
+        &'a self,
+        namespace: &'a Arc<str>,
+        selector: &'a BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &'a WorkloadEntry> {
+        let filed = self.selection.workloads_for(namespace, selector);
+        // Nothing asked for selects everything.
+        let all = filed.is_none().then(|| self.workloads_in(namespace).map(|(_, workload)| workload));
+        let filed = filed.into_iter().flatten().filter_map(|name| self.workload_entry(name));
+        filed.chain(all.into_iter().flatten()).filter(move |workload| selects(selector, &workload.labels))
+    }
+
+    /// The workloads that a Service selects, by name; one without a selector selects none.
+    pub(super) fn workloads_of<'a>(&'a self, service: &'a ServiceEntry) -> impl Iterator<Item = &'a WorkloadEntry> {
+        let selector = service.selector.iter();
+        selector.flat_map(|selector| self.selected(&service.name.namespace, selector))
+    }
+
+    /// The Services that select a workload, by name.
     pub(super) fn services_of<'a>(&'a self, workload: &'a WorkloadEntry) -> impl Iterator<Item = &'a ServiceEntry> {
-        self.services_in(&workload.name.namespace).filter(|service| service.selects(&workload.labels))
+        let filed = self.selection.services_for(&workload.name.namespace, &workload.labels);
+        let services = filed.into_iter().filter_map(|name| self.service_entry(name));
+        services.filter(|service| service.selects(&workload.labels))
     }
 }
 

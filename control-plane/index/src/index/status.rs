@@ -15,7 +15,6 @@ use crate::policies::Target;
 use crate::policies::authorization::Scope as AuthzScope;
 use crate::policies::mesh::{MeshEntry, Scope};
 use crate::problem::{ObjectStatus, Problem};
-use crate::read::selector_selects;
 use crate::routes::RouteEntry;
 use crate::services::ServiceEntry;
 use crate::workloads::WorkloadEntry;
@@ -192,10 +191,9 @@ impl Index {
         match &policy.scope {
             Scope::Cluster => {}
             Scope::Namespace => self.workloads_in(&name.namespace).for_each(|(_, workload)| merged(workload)),
-            Scope::Workloads(selector) => self
-                .workloads_in(&name.namespace)
-                .filter(|(_, workload)| selector_selects(selector, &workload.labels))
-                .for_each(|(_, workload)| merged(workload)),
+            Scope::Workloads(selector) => {
+                self.selected(&name.namespace, &selector.match_labels).for_each(merged);
+            }
         }
         for (field, because) in refused {
             problems.push(Problem::refused(field, format!("{because} may not be loosened: it is not overridable")));

@@ -2,6 +2,7 @@
 
 use crate::contestant::Contestant;
 use crate::figure::{Figure, Figures};
+use crate::fleet::{Measured, Size};
 
 /// What Weft's median is held against.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +94,24 @@ impl Claim {
         };
         Verdict { claim: title, value, limit }
     }
+}
+
+/// The mesh that claims about the control plane are about, and their limits: ms and MiB.
+const FLEET: Size = Size { proxies: 1000, services: 1000 };
+const LAST_ACK_MS_MAX: f64 = 250.0;
+const FLEET_RSS_MAX: f64 = 150.0;
+
+/// How the claims about the control plane stand.
+pub(crate) fn judge_fleet(figures: &Figures) -> [Verdict; 2] {
+    let measured = figures.fleets().iter().find(|measured| measured.size == FLEET);
+    let Size { proxies, services } = FLEET;
+    let claim = |what: &str| format!("control plane, {proxies} proxies × {services} services, {what}");
+    let last = measured.and_then(|measured| measured.change.p99());
+    let rss = measured.map(|Measured { rss: [_, _, everything], .. }| *everything);
+    [
+        Verdict { claim: claim("last acknowledgement, p99 (ms)"), value: last, limit: LAST_ACK_MS_MAX },
+        Verdict { claim: claim("RSS (MiB)"), value: rss, limit: FLEET_RSS_MAX },
+    ]
 }
 
 #[cfg(test)]

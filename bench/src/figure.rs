@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::contestant::Contestant;
+use crate::fleet::Measured;
 
 /// One figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,6 +104,19 @@ impl Figure {
 pub(crate) struct Samples(Vec<f64>);
 
 impl Samples {
+    /// Adds one.
+    pub(crate) fn add(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    /// What 99 of 100 do not exceed.
+    pub(crate) fn p99(&self) -> Option<f64> {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let rank = (sorted.len() * 99).div_ceil(100);
+        sorted.get(rank.checked_sub(1)?).copied()
+    }
+
     /// The middle one, or the mean of the two in the middle; nothing where nothing was measured.
     pub(crate) fn median(&self) -> Option<f64> {
         let mut sorted = self.0.clone();
@@ -130,18 +144,29 @@ impl Samples {
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     samples: BTreeMap<(Figure, Contestant), Samples>,
+    fleets: Vec<Measured>,
     missing: Vec<String>,
 }
 
 impl Figures {
     /// Adds a sample.
     pub(crate) fn add(&mut self, figure: Figure, contestant: Contestant, value: f64) {
-        self.samples.entry((figure, contestant)).or_default().0.push(value);
+        self.samples.entry((figure, contestant)).or_default().add(value);
     }
 
-    /// Notes that something could not be measured.
-    pub(crate) fn miss(&mut self, what: &str, contestant: Contestant, why: &anyhow::Error) {
-        self.missing.push(format!("{what}, {}: {why:#}", contestant.title()));
+    /// Adds what a fleet measured.
+    pub(crate) fn add_fleet(&mut self, measured: Measured) {
+        self.fleets.push(measured);
+    }
+
+    /// What fleets measured, the smallest first.
+    pub(crate) fn fleets(&self) -> &[Measured] {
+        &self.fleets
+    }
+
+    /// Notes that something could not be measured, and of whom.
+    pub(crate) fn miss(&mut self, what: &str, whom: &str, why: &anyhow::Error) {
+        self.missing.push(format!("{what}, {whom}: {why:#}"));
     }
 
     /// What could not be measured, and why.

@@ -9,6 +9,7 @@
 mod claim;
 mod contestant;
 mod figure;
+mod fleet;
 mod kernel;
 mod load;
 mod plan;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
-use weft_cli::world::{self, World, interrupt};
+use weft_cli::world::{self, Privilege, World, interrupt};
 
 use crate::contestant::{Contestant, Stage};
 use crate::figure::Figures;
@@ -56,6 +57,9 @@ struct Args {
     /// The proxy that is measured.
     #[arg(long, value_name = "FILE")]
     proxy: PathBuf,
+    /// The control plane that is measured.
+    #[arg(long, value_name = "FILE")]
+    control_plane: PathBuf,
     /// The bare forwarder.
     #[arg(long, value_name = "FILE")]
     forwarder: PathBuf,
@@ -91,20 +95,9 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     let links = tempfile::Builder::new().prefix("weft-bench-").tempdir().context("making a directory")?;
     let programs = programs(args, links.path())?;
     let plan = Plan::new(args.repetitions, args.seconds, args.smoke, &args.only);
-    let worlds = Contestant::ALL.iter().map(|_| World::new(privilege)).collect::<Result<Vec<_>, _>>()?;
     let mut figures = Figures::default();
-    let mut stages = Vec::new();
-    for (contestant, world) in Contestant::ALL.into_iter().zip(&worlds) {
-        eprintln!("starting: {}", contestant.title());
-        match Stage::open(world, contestant, &programs) {
-            Ok(stage) => stages.push(stage),
-            Err(error) => {
-                eprintln!("{}", world.logs(20));
-                figures.miss("starting", contestant, &error);
-            }
-        }
-    }
-    plan.run(&mut stages, &programs, &mut figures)?;
+    pairs(privilege, &plan, &programs, &mut figures)?;
+    plan.run_fleets(privilege, &programs, &mut figures)?;
     drop(interrupted);
     let report = Report::new(&plan, &figures);
     print!("{}", report.table());
@@ -114,6 +107,26 @@ fn run(args: &Args) -> anyhow::Result<bool> {
         }
     }
     Ok(figures.missing().is_empty())
+}
+
+/// Starts all pairs, where the plan has anything for them, and measures them.
+fn pairs(privilege: Privilege, plan: &Plan, programs: &Programs, figures: &mut Figures) -> anyhow::Result<()> {
+    if !plan.has_pairs() {
+        return Ok(());
+    }
+    let worlds = Contestant::ALL.iter().map(|_| World::new(privilege)).collect::<Result<Vec<_>, _>>()?;
+    let mut stages = Vec::new();
+    for (contestant, world) in Contestant::ALL.into_iter().zip(&worlds) {
+        eprintln!("starting: {}", contestant.title());
+        match Stage::open(world, contestant, programs) {
+            Ok(stage) => stages.push(stage),
+            Err(error) => {
+                eprintln!("{}", world.logs(20));
+                figures.miss("starting", contestant.title(), &error);
+            }
+        }
+    }
+    plan.run(&mut stages, programs, figures)
 }
 
 /// Has Ctrl-C end the waits of the rig, so that all that was started ends with it.
@@ -131,9 +144,7 @@ fn tokio_interrupt() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// The mesh's programs are looked for side by side: links put them there, whichever builds they are of.
 fn programs(args: &Args, links: &Path) -> anyhow::Result<Programs> {
-    let beside = weft_cli::mesh::programs::Programs::beside()?;
-    let control_plane = beside.find("weft-control-plane")?;
-    for (name, program) in [("weft-proxy", &args.proxy), ("weft-control-plane", &control_plane)] {
+    for (name, program) in [("weft-proxy", &args.proxy), ("weft-control-plane", &args.control_plane)] {
         std::os::unix::fs::symlink(program, links.join(name)).context("linking a program")?;
     }
     let mesh = weft_cli::mesh::programs::Programs::of(links);

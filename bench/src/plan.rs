@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
-use weft_cli::world::{is_interrupted, pause};
+use weft_cli::world::{Privilege, World, is_interrupted, pause};
 use weft_tests::memory::memory;
 
 use crate::contestant::{Contestant, Stage};
 use crate::figure::{Figure, Figures};
+use crate::fleet::{self, Size};
 use crate::kernel;
 use crate::load::{bytes, float, latency, requests};
 use crate::programs::Programs;
@@ -15,6 +16,15 @@ use crate::server::{BYTES_PORT, GRPC_PORT, HTTP1_PORT, HTTP2_PORT};
 
 /// Connections that are idle at once.
 const IDLE: usize = 1000;
+/// Meshes that the control plane is measured with; one workload for each proxy.
+const FLEETS: &[Size] = &[
+    Size { proxies: 10, services: 100 },
+    Size { proxies: 100, services: 100 },
+    Size { proxies: 1000, services: 1000 },
+    Size { proxies: 5000, services: 5000 },
+];
+/// Changes that are timed with each.
+const CHANGES: usize = 50;
 /// What a proxy does after load is over by then, and its allocator has given back what is free.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -39,11 +49,13 @@ pub(crate) enum Round {
     Calls,
     /// Memory with idle connections.
     Idle,
+    /// The control plane under a fleet of simulated proxies.
+    Fleet,
 }
 
 impl Round {
     /// All of them; what loads leave behind does not touch what is measured at rest.
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Rest,
         Self::Http1,
         Self::Http2,
@@ -53,12 +65,14 @@ impl Round {
         Self::Connections,
         Self::Calls,
         Self::Idle,
+        Self::Fleet,
     ];
 
     /// Whether it says something of a contestant.
     fn concerns(self, contestant: Contestant) -> bool {
         use Contestant::{Direct, Envoy, ForwarderHttp1, ForwarderHttp2, ForwarderShared, Weft};
         match (self, contestant) {
+            (Self::Fleet, _) => false,
             (_, Envoy | Weft) => true,
             (Self::Rest | Self::Idle, _) => false,
             (Self::Calls, Direct) => false,
@@ -85,6 +99,7 @@ impl Round {
             Self::Connections => "new connections",
             Self::Calls => "system calls",
             Self::Idle => "idle connections",
+            Self::Fleet => "control plane",
         }
     }
 }
@@ -97,6 +112,7 @@ pub(crate) struct Plan {
     /// For how long.
     pub(crate) length: Duration,
     rounds: Vec<Round>,
+    smoke: bool,
 }
 
 impl Plan {
@@ -105,7 +121,7 @@ impl Plan {
         let wanted = |round: &Round| only.is_empty() || only.contains(round);
         let rounds = Round::ALL.into_iter().filter(wanted).collect();
         let (repetitions, seconds) = if smoke { (1, 1) } else { (repetitions.max(1), seconds.max(1)) };
-        Self { repetitions, length: Duration::from_secs(seconds.into()), rounds }
+        Self { repetitions, length: Duration::from_secs(seconds.into()), rounds, smoke }
     }
 
     /// Measures; what cannot be measured is noted, and the rest goes on.
@@ -126,8 +142,40 @@ impl Plan {
                             return Err(error);
                         }
                         eprintln!("  {error:#}");
-                        figures.miss(round.title(), contestant, &error);
+                        figures.miss(round.title(), contestant.title(), &error);
                     }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether pairs of proxies are to be measured.
+    pub(crate) fn has_pairs(&self) -> bool {
+        self.rounds.iter().any(|round| *round != Round::Fleet)
+    }
+
+    /// Measures the control plane, each size in a world of its own.
+    pub(crate) fn run_fleets(
+        &self,
+        privilege: Privilege,
+        programs: &Programs,
+        figures: &mut Figures,
+    ) -> anyhow::Result<()> {
+        if !self.rounds.contains(&Round::Fleet) {
+            return Ok(());
+        }
+        let (sizes, changes) = if self.smoke { (&FLEETS[..1], 3) } else { (FLEETS, CHANGES) };
+        for size in sizes.iter().copied() {
+            let whom = format!("{} proxies, {} services", size.proxies, size.services);
+            eprintln!("{}: {whom}", Round::Fleet.title());
+            let world = World::new(privilege)?;
+            match fleet::measure(&world, programs, size, changes, self.length) {
+                Ok(measured) => figures.add_fleet(measured),
+                Err(error) if is_interrupted() => return Err(error),
+                Err(error) => {
+                    eprintln!("  {error:#}\n{}", world.logs(20));
+                    figures.miss(Round::Fleet.title(), &whom, &error);
                 }
             }
         }
@@ -193,6 +241,8 @@ impl Plan {
                 add(Figure::CallsOutbound, requests::calls(stage, outbound, length)?);
                 add(Figure::CallsInbound, requests::calls(stage, inbound, length)?);
             }
+            // Measured by itself.
+            Round::Fleet => {}
             Round::Idle => {
                 for (port, figure) in [(HTTP1_PORT, Figure::RssIdleHttp), (BYTES_PORT, Figure::RssIdleTcp)] {
                     // From the beginning, so that neither load nor the other kind has left anything behind.
@@ -227,7 +277,7 @@ mod tests {
 
     #[test]
     fn weft_and_its_peer_are_in_every_round() {
-        for round in Round::ALL {
+        for round in Round::ALL.into_iter().filter(|round| *round != Round::Fleet) {
             assert!(round.concerns(Contestant::Weft) && round.concerns(Contestant::Envoy), "{round:?}");
         }
     }

@@ -1,12 +1,13 @@
 //! What was measured, for a terminal, for programs and for a page.
 
+mod fleet;
 mod svg;
 
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::claim::{CLAIMS, Verdict};
+use crate::claim::{CLAIMS, Verdict, judge_fleet};
 use crate::contestant::Contestant;
 use crate::figure::{Figure, Figures};
 use crate::kernel;
@@ -25,7 +26,7 @@ pub(crate) struct Report<'a> {
 impl<'a> Report<'a> {
     /// Judges the figures.
     pub(crate) fn new(plan: &'a Plan, figures: &'a Figures) -> Self {
-        let verdicts = CLAIMS.iter().map(|claim| claim.judge(figures)).collect();
+        let verdicts = CLAIMS.iter().map(|claim| claim.judge(figures)).chain(judge_fleet(figures)).collect();
         let date = jiff::Zoned::now().date().to_string();
         Self { plan, figures, date, machine: kernel::machine(), verdicts }
     }
@@ -37,6 +38,25 @@ impl<'a> Report<'a> {
         // Writing to a text cannot fail.
         let mut say = |line: std::fmt::Arguments<'_>| text.write_fmt(line).unwrap_or_default();
         say(format_args!("median of {repetitions} × {} s, ± half of the spread\n\n", length.as_secs()));
+        if self.figures.measured().next().is_some() {
+            self.pairs(&mut text);
+        }
+        fleet::write(&mut text, self.figures.fleets());
+        let mut say = |line: std::fmt::Arguments<'_>| text.write_fmt(line).unwrap_or_default();
+        say(format_args!("\n{:<72}{:>10}{:>10}\n", "what it must show (Weft)", "is", "limit"));
+        for verdict in &self.verdicts {
+            let value = verdict.value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+            say(format_args!("{:<72}{value:>10}{:>10.2}  {}\n", verdict.claim, verdict.limit, verdict.word()));
+        }
+        for missing in self.figures.missing() {
+            say(format_args!("MISSING: {missing}\n"));
+        }
+        text
+    }
+
+    /// A line for each figure, a column for each contestant.
+    fn pairs(&self, text: &mut String) {
+        let mut say = |line: std::fmt::Arguments<'_>| text.write_fmt(line).unwrap_or_default();
         say(format_args!("{:<52}", ""));
         for contestant in Contestant::ALL {
             say(format_args!("{:>22}", contestant.title()));
@@ -49,15 +69,6 @@ impl<'a> Report<'a> {
             }
             say(format_args!("\n"));
         }
-        say(format_args!("\n{:<72}{:>10}{:>10}\n", "what it must show (Weft)", "is", "limit"));
-        for verdict in &self.verdicts {
-            let value = verdict.value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
-            say(format_args!("{:<72}{value:>10}{:>10.2}  {}\n", verdict.claim, verdict.limit, verdict.word()));
-        }
-        for missing in self.figures.missing() {
-            say(format_args!("MISSING: {missing}\n"));
-        }
-        text
     }
 
     fn cell(&self, figure: Figure, contestant: Contestant) -> String {
@@ -98,6 +109,7 @@ impl<'a> Report<'a> {
             "repetitions": self.plan.repetitions,
             "seconds": self.plan.length.as_secs(),
             "figures": figures,
+            "control_plane": fleet::json(self.figures.fleets()),
             "claims": claims,
             "missing": self.figures.missing(),
         });
@@ -127,7 +139,7 @@ mod tests {
         for (contestant, value) in [(Contestant::Envoy, 200.0), (Contestant::Weft, 50.0), (Contestant::Weft, 52.0)] {
             figures.add(Figure::Http1Cpu, contestant, value);
         }
-        figures.miss("bulk TCP", Contestant::Envoy, &anyhow::anyhow!("it has ended"));
+        figures.miss("bulk TCP", Contestant::Envoy.title(), &anyhow::anyhow!("it has ended"));
         figures
     }
 

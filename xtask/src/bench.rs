@@ -28,6 +28,8 @@ pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
         "--package",
         "weft-proxy",
         "--package",
+        "weft-control-plane",
+        "--package",
         "weft-bench-forwarder",
         "--bins",
     ]))?;
@@ -48,6 +50,7 @@ fn measure(workspace: &Workspace, measured: &Path, args: &[&str]) -> anyhow::Res
     check(&mut workspace.cargo_build_programs())?;
     let mut rig = Command::new(workspace.programs().join("weft-bench"));
     rig.arg("--proxy").arg(measured.join("weft-proxy"));
+    rig.arg("--control-plane").arg(measured.join("weft-control-plane"));
     rig.arg("--forwarder").arg(measured.join("weft-bench-forwarder"));
     check(rig.arg("--envoy").arg(envoy).args(args))
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::time::Instant;
 use weft_index::Kind;
 use weft_runtime::drain::Drain;
 
@@ -17,6 +18,9 @@ use crate::hub::{Hub, Report};
 /// How long news is collected before files are written: a rollout is one write per resource, not one per
 /// acknowledgement.
 const COLLECT: Duration = Duration::from_millis(100);
+
+/// At most this share of the time goes into status: in a large mesh where something changes all the time it comes less often.
+const SHARE_MAX: u32 = 10;
 
 /// What of the source cannot be taken.
 const PROBLEMS: &str = "problems.json";
@@ -88,9 +92,10 @@ impl StatusDir {
 pub(crate) async fn keep(mut dir: StatusDir, hub: Arc<Hub>, drain: Drain) {
     let mut news = hub.news();
     loop {
-        let report = hub.report();
-        let written = tokio::task::spawn_blocking(move || (dir.write(&report), dir)).await;
+        let (begun, reporting) = (Instant::now(), Arc::clone(&hub));
+        let written = tokio::task::spawn_blocking(move || (dir.write(&reporting.report()), dir)).await;
         let Ok((outcome, back)) = written else { return };
+        let took = begun.elapsed();
         dir = back;
         if let Err(error) = outcome {
             tracing::warn!(%error, path = %dir.path.display(), "status cannot be written");
@@ -100,7 +105,7 @@ pub(crate) async fn keep(mut dir: StatusDir, hub: Arc<Hub>, drain: Drain) {
             () = drain.cut() => return,
             changed = news.changed() => if changed.is_err() { return },
         }
-        tokio::time::sleep(COLLECT).await;
+        tokio::time::sleep(COLLECT.max(took * (SHARE_MAX - 1))).await;
         news.mark_unchanged();
     }
 }

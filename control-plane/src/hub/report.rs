@@ -9,6 +9,9 @@ use weft_model::WorkloadName;
 use super::{Hub, State};
 use crate::source::FileProblem;
 
+/// Resources that are looked at in one go: about a millisecond, for which proxies wait.
+const AT_ONCE: usize = 64;
+
 /// Everything there is to say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -84,46 +87,52 @@ pub struct RefusalReport {
 }
 
 impl Hub {
-    /// Everything there is to say now.
+    /// Everything there is to say now; each resource as it stood at one moment, not all at the same.
     ///
-    /// **Cost:** every resource times the subscriptions that it concerns; call it when asked, not per change.
+    /// **Cost:** every resource times the subscriptions that it concerns; call it when asked, not per change. Proxies are served
+    /// meanwhile.
     pub fn report(&self) -> Report {
-        let state = self.state();
-        let mut keys: BTreeSet<ObjectKey> = state.index.keys().collect();
-        keys.extend(state.files.iter().filter_map(|problem| problem.object.clone()));
-        let mut connected: Vec<ProxyReport> = state
-            .proxies
-            .values()
-            .map(|proxy| ProxyReport {
+        let (keys, files, mut connected) = {
+            let state = self.state();
+            let mut keys: BTreeSet<ObjectKey> = state.index.keys().collect();
+            keys.extend(state.files.iter().filter_map(|problem| problem.object.clone()));
+            let connected = state.proxies.values().map(|proxy| ProxyReport {
                 workload: proxy.workload.to_string(),
                 version: proxy.version.clone(),
                 subscriptions: proxy.subscriptions.len(),
-            })
-            .collect();
+            });
+            (keys, state.files.clone(), connected.collect::<Vec<_>>())
+        };
         connected.sort_by(|a, b| a.workload.cmp(&b.workload));
-        Report {
-            resources: keys.iter().map(|key| state.resource_report(key)).collect(),
-            files: state.files.clone(),
-            connected,
+        let keys: Vec<ObjectKey> = keys.into_iter().collect();
+        let mut resources = Vec::with_capacity(keys.len());
+        for some in keys.chunks(AT_ONCE) {
+            let state = self.state();
+            resources.extend(some.iter().filter_map(|key| state.resource_report(key)));
         }
+        Report { resources, files, connected }
     }
 
     /// Resources by kind and whether they are accepted.
     pub(super) fn resources(&self) -> BTreeMap<(&'static str, bool), i64> {
-        let state = self.state();
+        let keys: Vec<ObjectKey> = self.state().index.keys().collect();
         let mut counts = BTreeMap::new();
-        for key in state.index.keys() {
-            let accepted = state.index.status(&key).is_some_and(|status| status.accepted);
-            *counts.entry((key.kind.as_str(), accepted)).or_default() += 1;
+        for some in keys.chunks(AT_ONCE) {
+            let state = self.state();
+            for (key, status) in some.iter().filter_map(|key| Some((key, state.index.status(key)?))) {
+                *counts.entry((key.kind.as_str(), status.accepted)).or_default() += 1;
+            }
         }
         counts
     }
 }
 
 impl State {
-    fn resource_report(&self, key: &ObjectKey) -> ResourceReport {
+    /// `None`: it has gone meanwhile.
+    fn resource_report(&self, key: &ObjectKey) -> Option<ResourceReport> {
         let never = ObjectStatus { version: 0, accepted: false, resolved_refs: true, problems: Vec::new() };
-        let status = self.index.status(key).unwrap_or(never);
+        let has_file = || self.file_problems(key).next().is_some();
+        let status = self.index.status(key).or_else(|| has_file().then_some(never))?;
         let mut problems: Vec<ProblemReport> = status
             .problems
             .iter()
@@ -147,7 +156,7 @@ impl State {
         let spread = self.spread_of(key, status.version);
         let running = spread.concerned.values().filter(|running| **running).count();
         let concerned = spread.concerned.len();
-        ResourceReport {
+        Some(ResourceReport {
             kind: key.kind.as_str(),
             namespace: key.namespace.to_string(),
             name: key.name.to_string(),
@@ -159,7 +168,7 @@ impl State {
             proxies_running: running,
             proxies_concerned: concerned,
             refused_by: spread.refused.into_iter().collect(),
-        }
+        })
     }
 
     /// Which proxies have asked for something that the resource has a part in, and whether they acknowledged all of it

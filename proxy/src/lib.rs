@@ -67,3 +67,6 @@ pub mod app;
 
 // Ways in for the fuzz targets.
 pub mod fuzzing;
+
+// Ways in for the benchmarks.
+pub mod benching;

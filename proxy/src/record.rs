@@ -9,6 +9,7 @@
 //! Labels come from configuration and closed sets: nothing that a client sends becomes a label.
 
 mod access_log;
+pub(crate) mod benching;
 mod facts;
 mod metrics;
 mod span;

@@ -128,7 +128,8 @@ impl Pool {
     /// # Errors
     /// It could not be opened; nothing was sent.
     pub(crate) async fn fresh_http1(&self, picked: &Picked, dialer: &Dialer) -> Result<H1Connection, ConnectError> {
-        let connected = dialer.connect(picked, Alpn::Http1).await?;
+        // Boxed, as every dial here: few requests dial, and all would carry its size from call to call.
+        let connected = Box::pin(dialer.connect(picked, Alpn::Http1)).await?;
         Ok(H1Connection::new(connected.io, connected.anchor))
     }
 
@@ -180,6 +181,11 @@ impl Pool {
         if let Some(lease) = slot.lease() {
             return Ok(lease);
         }
+        Box::pin(self.share(picked, dialer, &slot)).await
+    }
+
+    /// A place on a shared connection that we open, or that somebody opens while we wait for our turn.
+    async fn share(&self, picked: &Picked, dialer: &Dialer, slot: &SharedSlot) -> Result<Lease, ShareError> {
         let (failures, _) = slot.failed.get();
         let _dialing = slot.dialing.lock().await;
         // Somebody else may have dialled while we waited for our turn.
@@ -190,7 +196,7 @@ impl Pool {
             (now, reason) if now != failures => return Err(ShareError::Others(reason)),
             _ => {}
         }
-        self.dial_http2(picked, dialer, &slot).await.inspect_err(|error| slot.fail(error.reason()))
+        self.dial_http2(picked, dialer, slot).await.inspect_err(|error| slot.fail(error.reason()))
     }
 
     async fn dial_http2(&self, picked: &Picked, dialer: &Dialer, slot: &SharedSlot) -> Result<Lease, ShareError> {

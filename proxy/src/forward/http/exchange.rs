@@ -2,6 +2,7 @@
 //! asked for — and record.
 
 use std::cell::Cell;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use http::Method;
@@ -11,6 +12,7 @@ use weft_model::EndpointAddr;
 use weft_model::route::Timeouts;
 use weft_proxy_core::classify::Class;
 use weft_proxy_core::h1::Persistence;
+use weft_proxy_core::limit::Permit;
 use weft_proxy_core::path::normalize;
 use weft_proxy_core::retry::{self, Decision, Outcome, Replay, StopCause};
 
@@ -60,7 +62,14 @@ impl Http {
         let mut record = self.begin_record(session, &request);
         let audience = Audience::of(&request, session.is_meshed());
         let mut body = Body::replayed(source);
-        let relayed = self.relay(session, &mut request, &mut body, &mut responder, &mut record).await;
+        // Two steps and not one that awaits the other: each call that may wait is a state that is copied once more.
+        let relayed = match self.let_in(session, &mut request, &mut responder, &mut record) {
+            Ok(LetIn { admitted, permit: _permit }) => {
+                let job = Job { session, admitted: &admitted };
+                self.attempts(job, &mut request, &mut body, &mut responder, &mut record).await
+            }
+            Err(refusal) => Err(refusal),
+        };
         record.request_bytes = body.bytes();
         let body_was_read = body.is_read();
         let reader = reader_of(body.into_source(), request);
@@ -94,16 +103,15 @@ impl Http {
         record
     }
 
-    /// Everything up to the end of the answer. An `Err` may come after the answer has begun; then it was cut.
-    async fn relay(
+    /// Everything before the first attempt.
+    fn let_in(
         &self,
         session: &Session,
         request: &mut Request,
-        body: &mut Body,
         responder: &mut Responder,
         record: &mut HttpRecord,
-    ) -> Result<Relayed, Refusal> {
-        let Some(_permit) = self.requests.try_acquire() else { return Err(Reason::Overloaded.into()) };
+    ) -> Result<LetIn, Refusal> {
+        let Some(permit) = self.requests.try_acquire() else { return Err(Reason::Overloaded.into()) };
         request.check()?;
         strip_weft(request.headers_mut());
         let admitted = self.admit(session, request, record)?;
@@ -112,7 +120,7 @@ impl Http {
         if session.drain.is_draining() || session.farewell.is_said() {
             responder.close_after();
         }
-        self.attempts(Job { session, admitted: &admitted }, request, body, responder, record).await
+        Ok(LetIn { admitted, permit })
     }
 
     /// Chapters 3 and 4.
@@ -143,7 +151,7 @@ impl Http {
         }
     }
 
-    /// Chapters 5 and 6, as often as is safe or asked for.
+    /// Chapters 5 and 6, as often as is safe or asked for. An `Err` may come after the answer has begun; then it was cut.
     async fn attempts(
         &self,
         job: Job<'_>,
@@ -160,12 +168,15 @@ impl Http {
         loop {
             let choice = Choice { client: session.client, tried: &tried, own: &self.own };
             // That no endpoint is left says less than why the last one was of no use.
-            let mut picked =
-                limits.within(balance(admitted, choice)).await?.map_err(|reason| before.unwrap_or(reason))?;
+            let picked = limits.within(pin!(balance(admitted, choice))).await?;
+            let mut picked = picked.map_err(|reason| before.unwrap_or(reason))?;
             tried.extend(picked.endpoint().map(|endpoint| endpoint.id()));
             describe(record, &picked);
-            let attempt = Box::pin(self.attempt(job, request, body, responder, &retries, &mut picked, record));
-            let failed = match limits.attempt(attempt).await {
+            let relayed = {
+                let attempt = pin!(self.attempt(job, request, body, responder, &retries, &mut picked, record));
+                limits.attempt(attempt).await
+            };
+            let failed = match relayed {
                 Ok(relayed) => return Ok(relayed),
                 Err(failed) => failed,
             };
@@ -179,7 +190,7 @@ impl Http {
             }
             before = Some(reason_for(session, failed));
             record.retries += 1;
-            limits.within(sleep(retries.pause())).await?;
+            limits.within(pin!(sleep(retries.pause()))).await?;
         }
     }
 
@@ -231,6 +242,13 @@ impl Http {
             self.recorder.count(Event::Ejected);
         }
     }
+}
+
+/// What a request that was let in has.
+struct LetIn {
+    admitted: Admitted,
+    /// Its place among the requests at once.
+    permit: Permit,
 }
 
 /// A request that was let in, and by whom it came.
@@ -342,7 +360,7 @@ impl Limits {
     }
 
     /// Something between attempts.
-    async fn within<T>(&self, future: impl Future<Output = T>) -> Result<T, Reason> {
+    async fn within<T>(&self, future: Pin<&mut impl Future<Output = T>>) -> Result<T, Reason> {
         match self.request {
             Some(at) => timeout_at(at, future).await.or(Err(Reason::RequestTimeout)),
             None => Ok(future.await),
@@ -350,7 +368,7 @@ impl Limits {
     }
 
     /// One attempt.
-    async fn attempt<T>(&self, attempt: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+    async fn attempt<T>(&self, attempt: Pin<&mut impl Future<Output = Result<T, Failed>>>) -> Result<T, Failed> {
         let own = self.attempt.map(|limit| Instant::now() + limit);
         let (at, reason) = match (own, self.request) {
             (None, None) => return attempt.await,

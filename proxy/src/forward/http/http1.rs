@@ -67,7 +67,7 @@ pub(super) async fn serve(http: &Rc<Http>, io: Io, session: &Session) -> Http1En
             }
         };
         let After { reader: read, writer: written, then, tunnel } =
-            http.exchange(session, incoming(head, reader, writer)).await;
+            Box::pin(http.exchange(session, incoming(head, reader, writer))).await;
         // What is dropped in the middle of a message is reset.
         let (Some(read), Some(written)) = (read, written) else { return Http1End::Closed };
         (reader, writer) = (read, written);

@@ -90,8 +90,9 @@ async fn streams(http: &Rc<Http>, connection: &mut Connection<Guarded, Bytes>, s
         };
         let (http, session) = (Rc::clone(http), Rc::clone(session));
         http.tasks.clone().spawn_local("h2-stream", async move {
+            // Boxed: a task is moved several times before it runs, and once more when it ends.
             // HTTP/2 has nothing left of an exchange.
-            drop(http.exchange(&session, incoming).await);
+            drop(Box::pin(http.exchange(&session, incoming)).await);
         });
     }
 }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::ValueEnum;
 use weft_cli::mesh::workload::Member;
 use weft_cli::mesh::{self, Mesh, Settings, service_ip};
 use weft_cli::world::{Family, Host, PROXY_USER, Process, Stopwatch, World};
@@ -30,7 +31,7 @@ const WITHIN: Duration = Duration::from_secs(30);
 const ENDS: [&str; 2] = ["client", "server"];
 
 /// One pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Contestant {
     /// No proxy at all: the floor.
     Direct,
@@ -191,6 +192,14 @@ impl<'w> Stage<'w> {
             return Ok(0.0);
         }
         self.proxies()?.into_iter().map(kernel::cpu_seconds).sum()
+    }
+
+    /// Has both hosts use a port again a second after its connection has ended: a minute later there would be none left.
+    pub(crate) fn reuse_ports(&self) -> anyhow::Result<()> {
+        [&self.client, &self.server].into_iter().try_for_each(|host| {
+            let reuse = || std::fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "1");
+            host.run(reuse)?.with_context(|| format!("setting tcp_tw_reuse of {}", host.name()))
+        })
     }
 
     /// Starts the outbound proxy again; returns how long it took to be ready.

@@ -27,13 +27,15 @@ pub(crate) enum Figure {
     RssLoad,
     RssIdleHttp,
     RssIdleTcp,
+    LeakRss,
+    LeakFiles,
     Start,
     Size,
 }
 
 impl Figure {
     /// All of them, in the order they are told.
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Http1Cpu,
         Self::Http1Rate,
         Self::Http2Cpu,
@@ -53,6 +55,8 @@ impl Figure {
         Self::RssLoad,
         Self::RssIdleHttp,
         Self::RssIdleTcp,
+        Self::LeakRss,
+        Self::LeakFiles,
         Self::Start,
         Self::Size,
     ];
@@ -79,6 +83,8 @@ impl Figure {
             Self::RssLoad => "RSS after load, outbound",
             Self::RssIdleHttp => "RSS with 1,000 idle HTTP connections, outbound",
             Self::RssIdleTcp => "RSS with 1,000 idle TCP connections, outbound",
+            Self::LeakRss => "RSS after 1,000,000 connections, × after 10,000",
+            Self::LeakFiles => "open files after them, × after 10,000",
             Self::Start => "start to ready",
             Self::Size => "binary, stripped",
         }
@@ -92,7 +98,7 @@ impl Figure {
             Self::Http1Rate | Self::Http2Rate | Self::GrpcRate | Self::ConnectionRate => "1/s",
             Self::BulkCpu => "s",
             Self::BulkRate => "Gbit/s",
-            Self::CallsOutbound | Self::CallsInbound => "",
+            Self::CallsOutbound | Self::CallsInbound | Self::LeakRss | Self::LeakFiles => "",
             Self::RssRest | Self::RssLoad | Self::RssIdleHttp | Self::RssIdleTcp | Self::Size => "MiB",
             Self::Start => "ms",
         }

@@ -67,6 +67,13 @@ fn tasks(process: u32) -> anyhow::Result<Vec<String>> {
     Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }
 
+/// How many files a process has open.
+pub(crate) fn open_files(process: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{process}/fd");
+    let count = fs::read_dir(&path).with_context(|| format!("reading {path}"))?.count();
+    Ok(u64::try_from(count)?)
+}
+
 /// How large a program is without symbols, in MiB.
 pub(crate) fn stripped_mib(program: &Path) -> anyhow::Result<f64> {
     let out = tempfile::NamedTempFile::new().context("making a file")?;

@@ -48,6 +48,9 @@ struct Args {
     /// Only these rounds.
     #[arg(long, value_name = "ROUND", value_enum)]
     only: Vec<Round>,
+    /// Only these pairs.
+    #[arg(long, value_name = "PAIR", value_enum)]
+    of: Vec<Contestant>,
     /// Writes all samples to a file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -96,7 +99,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     let programs = programs(args, links.path())?;
     let plan = Plan::new(args.repetitions, args.seconds, args.smoke, &args.only);
     let mut figures = Figures::default();
-    pairs(privilege, &plan, &programs, &mut figures)?;
+    pairs(privilege, &plan, &args.of, &programs, &mut figures)?;
     plan.run_fleets(privilege, &programs, &mut figures)?;
     drop(interrupted);
     let report = Report::new(&plan, &figures);
@@ -110,13 +113,21 @@ fn run(args: &Args) -> anyhow::Result<bool> {
 }
 
 /// Starts all pairs, where the plan has anything for them, and measures them.
-fn pairs(privilege: Privilege, plan: &Plan, programs: &Programs, figures: &mut Figures) -> anyhow::Result<()> {
+fn pairs(
+    privilege: Privilege,
+    plan: &Plan,
+    of: &[Contestant],
+    programs: &Programs,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
     if !plan.has_pairs() {
         return Ok(());
     }
-    let worlds = Contestant::ALL.iter().map(|_| World::new(privilege)).collect::<Result<Vec<_>, _>>()?;
+    let wanted = |contestant: &Contestant| of.is_empty() || of.contains(contestant);
+    let contestants: Vec<Contestant> = Contestant::ALL.into_iter().filter(wanted).collect();
+    let worlds = contestants.iter().map(|_| World::new(privilege)).collect::<Result<Vec<_>, _>>()?;
     let mut stages = Vec::new();
-    for (contestant, world) in Contestant::ALL.into_iter().zip(&worlds) {
+    for (contestant, world) in contestants.into_iter().zip(&worlds) {
         eprintln!("starting: {}", contestant.title());
         match Stage::open(world, contestant, programs) {
             Ok(stage) => stages.push(stage),

@@ -16,6 +16,8 @@ use crate::server::{BYTES_PORT, GRPC_PORT, HTTP1_PORT, HTTP2_PORT};
 
 /// Connections that are idle at once.
 const IDLE: usize = 1000;
+/// Connections after which it is looked at what is left of them, and again.
+const LEAKS: [u64; 2] = [10_000, 1_000_000];
 /// Meshes that the control plane is measured with; one workload for each proxy.
 const FLEETS: &[Size] = &[
     Size { proxies: 10, services: 100 },
@@ -49,13 +51,15 @@ pub(crate) enum Round {
     Calls,
     /// Memory with idle connections.
     Idle,
+    /// What a million connections leave behind.
+    Leaks,
     /// The control plane under a fleet of simulated proxies.
     Fleet,
 }
 
 impl Round {
     /// All of them; what loads leave behind does not touch what is measured at rest.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Rest,
         Self::Http1,
         Self::Http2,
@@ -65,6 +69,7 @@ impl Round {
         Self::Connections,
         Self::Calls,
         Self::Idle,
+        Self::Leaks,
         Self::Fleet,
     ];
 
@@ -73,6 +78,7 @@ impl Round {
         use Contestant::{Direct, Envoy, ForwarderHttp1, ForwarderHttp2, ForwarderShared, Weft};
         match (self, contestant) {
             (Self::Fleet, _) => false,
+            (Self::Leaks, contestant) => contestant == Weft,
             (_, Envoy | Weft) => true,
             (Self::Rest | Self::Idle, _) => false,
             (Self::Calls, Direct) => false,
@@ -85,7 +91,7 @@ impl Round {
 
     /// What varies little and costs a while is measured once.
     fn is_once(self) -> bool {
-        matches!(self, Self::Calls | Self::Idle)
+        matches!(self, Self::Calls | Self::Idle | Self::Leaks)
     }
 
     fn title(self) -> &'static str {
@@ -99,6 +105,7 @@ impl Round {
             Self::Connections => "new connections",
             Self::Calls => "system calls",
             Self::Idle => "idle connections",
+            Self::Leaks => "a million connections",
             Self::Fleet => "control plane",
         }
     }
@@ -148,6 +155,19 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// What the outbound proxy holds after many connections, as a multiple of what it holds after few: memory and open files.
+    fn leaks(&self, stage: &mut Stage<'_>) -> anyhow::Result<[f64; 2]> {
+        let [few, many] = if self.smoke { LEAKS.map(|count| count / 100) } else { LEAKS };
+        stage.reuse_ports()?;
+        stage.restart()?;
+        bytes::churn(stage, few)?;
+        pause(SETTLE)?;
+        let (rss, files) = (outbound(stage)?, open_files(stage)?);
+        bytes::churn(stage, many - few)?;
+        pause(SETTLE)?;
+        Ok([outbound(stage)? / rss, open_files(stage)? / files])
     }
 
     /// Whether pairs of proxies are to be measured.
@@ -241,6 +261,11 @@ impl Plan {
                 add(Figure::CallsOutbound, requests::calls(stage, outbound, length)?);
                 add(Figure::CallsInbound, requests::calls(stage, inbound, length)?);
             }
+            Round::Leaks => {
+                let [rss, files] = self.leaks(stage)?;
+                add(Figure::LeakRss, rss);
+                add(Figure::LeakFiles, files);
+            }
             // Measured by itself.
             Round::Fleet => {}
             Round::Idle => {
@@ -256,6 +281,12 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// How many files the outbound proxy has open.
+fn open_files(stage: &Stage<'_>) -> anyhow::Result<f64> {
+    let [outbound, _] = stage.proxies()?;
+    kernel::open_files(outbound).map(float)
 }
 
 /// What is resident of the outbound proxy, in MiB.
@@ -277,7 +308,7 @@ mod tests {
 
     #[test]
     fn weft_and_its_peer_are_in_every_round() {
-        for round in Round::ALL.into_iter().filter(|round| *round != Round::Fleet) {
+        for round in Round::ALL.into_iter().filter(|round| !matches!(round, Round::Fleet | Round::Leaks)) {
             assert!(round.concerns(Contestant::Weft) && round.concerns(Contestant::Envoy), "{round:?}");
         }
     }

@@ -1,5 +1,6 @@
 //! The inbound story: what becomes of a connection to our application.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -190,7 +191,8 @@ impl Inbound {
         };
         // A busy peer's ClientHello may come late.
         let patience = Patience { mesh_tls: asker.peer.is_none(), ..Patience::UNDECLARED };
-        match opened.first(&mut io, patience, &self.http.dialer.tls, self.until(&asker)).await {
+        let first = opened.first(&mut io, patience, &self.http.dialer.tls, pin!(self.until(&asker))).await;
+        match first {
             Err(broken) => {
                 opened.reset();
                 end(io, record, broken.reason());
@@ -239,7 +241,8 @@ impl Inbound {
     }
 
     async fn carry(&self, io: Io, asker: Asker, opened: Opened, record: TcpRecord) {
-        Box::pin(carry(io, opened, &self.http.dialer.tls, self.until(&asker), record)).await;
+        let carried = async { carry(io, opened, &self.http.dialer.tls, pin!(self.until(&asker)), record).await };
+        Box::pin(carried).await;
     }
 
     /// Resolves when bytes that were let in must not go on.
@@ -283,7 +286,7 @@ impl Inbound {
             () = self.cut(anchor, &session.farewell) => return,
         };
         if let Http1End::Tunnel { client, upstream } = ended {
-            tunnel(client, upstream, self.ended(anchor)).await;
+            tunnel(client, upstream, pin!(self.ended(anchor))).await;
         }
     }
 

@@ -1,5 +1,6 @@
 //! The outbound story: what becomes of a connection that our application opened.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -79,8 +80,8 @@ impl Outbound {
             Ok(opened) => opened,
             Err(reason) => return end(io, record, reason),
         };
-        let tls = &self.http.dialer.tls;
-        match opened.first(&mut io, Patience::UNDECLARED, tls, self.cut()).await {
+        let first = opened.first(&mut io, Patience::UNDECLARED, &self.http.dialer.tls, pin!(self.cut())).await;
+        match first {
             Err(broken) => {
                 opened.reset();
                 end(io, record, broken.reason());
@@ -121,7 +122,8 @@ impl Outbound {
     }
 
     async fn carry(&self, io: Io, opened: Opened, record: TcpRecord) {
-        Box::pin(carry(io, opened, &self.http.dialer.tls, self.cut(), record)).await;
+        let carried = async { carry(io, opened, &self.http.dialer.tls, pin!(self.cut()), record).await };
+        Box::pin(carried).await;
     }
 
     async fn http1(&self, io: Io, ends: Ends, target: Target) {
@@ -132,7 +134,7 @@ impl Outbound {
             _ = self.cut() => return,
         };
         if let Http1End::Tunnel { client, upstream } = ended {
-            tunnel(client, upstream, self.cut()).await;
+            tunnel(client, upstream, pin!(self.cut())).await;
         }
     }
 

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
-use weft_cli::world::Host;
+use weft_cli::world::{Host, Stopwatch, pause};
 
 use super::{PATIENCE, Window};
 use crate::contestant::Stage;
@@ -38,6 +38,28 @@ pub(crate) fn bulk(stage: &Stage<'_>, length: Duration) -> anyhow::Result<Window
 
 /// New connections, each for one byte there and back.
 pub(crate) fn connections(stage: &Stage<'_>, length: Duration) -> anyhow::Result<Window> {
+    let opening = openers(stage)?;
+    let window = Window::measure(stage, Counter::Connections, length);
+    opening.stop()?;
+    window
+}
+
+/// As many new connections, one after the other by each of a few, until there were so many.
+pub(crate) fn churn(stage: &Stage<'_>, count: u64) -> anyhow::Result<()> {
+    let opened = || stage.servers().count(Counter::Connections);
+    let (opening, from, mut last, mut stalled) = (openers(stage)?, opened()?, 0, Stopwatch::start());
+    while last < count {
+        pause(Duration::from_millis(100))?;
+        let now = opened()?.saturating_sub(from);
+        if now > last {
+            (last, stalled) = (now, Stopwatch::start());
+        }
+        ensure!(stalled.elapsed() < PATIENCE, "no connection after {last} for {PATIENCE:?}");
+    }
+    opening.stop()
+}
+
+fn openers(stage: &Stage<'_>) -> anyhow::Result<Clients> {
     let (host, to) = (stage.client().clone(), stage.socket(BYTES_PORT));
     let open = move |stop: &AtomicBool| {
         // Entered once: a socket belongs to the host in which its thread is.
@@ -49,10 +71,7 @@ pub(crate) fn connections(stage: &Stage<'_>, length: Duration) -> anyhow::Result
             Ok(())
         })?
     };
-    let opening = Clients::start(std::iter::repeat_n(open, OPENERS))?;
-    let window = Window::measure(stage, Counter::Connections, length);
-    opening.stop()?;
-    window
+    Clients::start(std::iter::repeat_n(open, OPENERS))
 }
 
 /// Connections that were used once and stay.

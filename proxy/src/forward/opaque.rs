@@ -1,6 +1,7 @@
 //! Bytes from an admitted connection to an endpoint: chapters 5 to 7 of a connection that is not looked into.
 
 use std::future::pending;
+use std::pin::{Pin, pin};
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -39,7 +40,7 @@ impl Opened {
         client: &mut Io,
         patience: Patience,
         tls: &MeshTls,
-        until: impl Future<Output = Reason>,
+        until: Pin<&mut impl Future<Output = Reason>>,
     ) -> Result<First, Broken> {
         // Whichever ends first: after the other two nobody reads on.
         tokio::select! {
@@ -133,28 +134,31 @@ fn describe(record: &mut TcpRecord, picked: &Picked) {
 }
 
 /// Copies both ways until both sides are done, or `until` resolves, or the peer's trust anchor is removed.
+///
+/// What says when to end is pinned where it was made: handed on by value, each call on the way would keep room for it, and
+/// connections are counted in thousands.
 pub(crate) async fn carry(
     client: Io,
     opened: Opened,
     tls: &MeshTls,
-    until: impl Future<Output = Reason>,
+    until: Pin<&mut impl Future<Output = Reason>>,
     mut record: TcpRecord,
 ) {
     let Opened { upstream, anchor, _picked } = opened;
     record.opened();
-    let until = async {
+    let until = pin!(async {
         // Either ends the connection; neither has anything to lose.
         tokio::select! {
             reason = until => reason,
             reason = distrusted(tls, anchor) => reason,
         }
-    };
+    });
     let ended = copy(client, upstream, |sent, received| record.passed(sent, received), until).await;
     record.finish(ended.map_err(Broken::reason));
 }
 
 /// Copies both ways after a request asked for it. The request is in the record; its bytes are not HTTP any more.
-pub(crate) async fn tunnel(client: Io, upstream: Io, until: impl Future<Output = Reason>) {
+pub(crate) async fn tunnel(client: Io, upstream: Io, until: Pin<&mut impl Future<Output = Reason>>) {
     if let Err(broken) = copy(client, upstream, |_, _| {}, until).await {
         tracing::debug!(reason = %broken.reason(), "a tunnel broke");
     }

@@ -51,7 +51,7 @@ pub(crate) async fn copy(
     mut client: Io,
     mut upstream: Io,
     mut passed: impl FnMut(u64, u64),
-    until: impl Future<Output = Reason>,
+    until: Pin<&mut impl Future<Output = Reason>>,
 ) -> Result<(), Broken> {
     let (mut up, mut down) = (Way::default(), Way::default());
     let both = std::future::poll_fn(|cx| {
@@ -187,6 +187,7 @@ impl Way {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
+    use std::pin::pin;
 
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -215,7 +216,8 @@ mod tests {
             assert_eq!(answer, "answer to question");
         };
         let count = |sent, received| copied = (copied.0 + sent, copied.1 + received);
-        let (ended, ()) = tokio::join!(copy(a, b, count, pending()), talk);
+        let mut until = pin!(pending());
+        let (ended, ()) = tokio::join!(copy(a, b, count, until.as_mut()), talk);
         assert_eq!((ended, copied), (Ok(()), (8, 18)));
     }
 
@@ -226,7 +228,8 @@ mod tests {
             Io::from(client).reset();
             server.read_u8().await.unwrap_err().kind()
         };
-        let (ended, kind) = tokio::join!(copy(a, b, |_, _| {}, pending()), talk);
+        let mut until = pin!(pending());
+        let (ended, kind) = tokio::join!(copy(a, b, |_, _| {}, until.as_mut()), talk);
         assert_eq!((ended, kind), (Err(Broken::Client), io::ErrorKind::ConnectionReset));
     }
 
@@ -247,8 +250,9 @@ mod tests {
                 assert!(got == *body, "the bytes differ");
             }
         };
+        let mut until = pin!(pending());
         let (ended, (), ()) =
-            tokio::join!(copy(a, b, |_, _| {}, pending()), send_and_check(client), send_and_check(server));
+            tokio::join!(copy(a, b, |_, _| {}, until.as_mut()), send_and_check(client), send_and_check(server));
         assert_eq!(ended, Ok(()));
     }
 }

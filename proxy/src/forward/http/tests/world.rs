@@ -202,7 +202,7 @@ impl World {
 
 pub(super) async fn serve_and_tunnel(http: &Rc<Http>, io: Io, session: &Session) {
     if let Http1End::Tunnel { client, upstream } = serve_http1(http, io, session).await {
-        tunnel(client, upstream, std::future::pending()).await;
+        tunnel(client, upstream, std::pin::pin!(std::future::pending())).await;
     }
 }
 

@@ -68,6 +68,8 @@ pub(crate) const CLAIMS: &[Claim] = &[
     Claim { figure: Figure::RssIdleTcp, against: Against::Number, limit: 24.0 },
     Claim { figure: Figure::LeakRss, against: Against::Number, limit: 1.05 },
     Claim { figure: Figure::LeakFiles, against: Against::Number, limit: 1.05 },
+    Claim { figure: Figure::OverloadP99, against: Against::Number, limit: 3.0 },
+    Claim { figure: Figure::OverloadOthers, against: Against::Number, limit: 0.0 },
     Claim { figure: Figure::Size, against: Against::Number, limit: 15.0 },
     Claim { figure: Figure::Start, against: Against::Number, limit: 20.0 },
 ];

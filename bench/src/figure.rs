@@ -29,13 +29,15 @@ pub(crate) enum Figure {
     RssIdleTcp,
     LeakRss,
     LeakFiles,
+    OverloadP99,
+    OverloadOthers,
     Start,
     Size,
 }
 
 impl Figure {
     /// All of them, in the order they are told.
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::Http1Cpu,
         Self::Http1Rate,
         Self::Http2Cpu,
@@ -57,6 +59,8 @@ impl Figure {
         Self::RssIdleTcp,
         Self::LeakRss,
         Self::LeakFiles,
+        Self::OverloadP99,
+        Self::OverloadOthers,
         Self::Start,
         Self::Size,
     ];
@@ -85,6 +89,8 @@ impl Figure {
             Self::RssIdleTcp => "RSS with 1,000 idle TCP connections, outbound",
             Self::LeakRss => "RSS after 1,000,000 connections, × after 10,000",
             Self::LeakFiles => "open files after them, × after 10,000",
+            Self::OverloadP99 => "p99 at twice the capacity, × at half of it",
+            Self::OverloadOthers => "failures then that are no 503 `overloaded`",
             Self::Start => "start to ready",
             Self::Size => "binary, stripped",
         }
@@ -98,7 +104,12 @@ impl Figure {
             Self::Http1Rate | Self::Http2Rate | Self::GrpcRate | Self::ConnectionRate => "1/s",
             Self::BulkCpu => "s",
             Self::BulkRate => "Gbit/s",
-            Self::CallsOutbound | Self::CallsInbound | Self::LeakRss | Self::LeakFiles => "",
+            Self::CallsOutbound
+            | Self::CallsInbound
+            | Self::LeakRss
+            | Self::LeakFiles
+            | Self::OverloadP99
+            | Self::OverloadOthers => "",
             Self::RssRest | Self::RssLoad | Self::RssIdleHttp | Self::RssIdleTcp | Self::Size => "MiB",
             Self::Start => "ms",
         }

@@ -12,6 +12,7 @@ mod figure;
 mod fleet;
 mod kernel;
 mod load;
+mod overload;
 mod plan;
 mod programs;
 mod report;
@@ -100,6 +101,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     let plan = Plan::new(args.repetitions, args.seconds, args.smoke, &args.only);
     let mut figures = Figures::default();
     pairs(privilege, &plan, &args.of, &programs, &mut figures)?;
+    plan.run_overload(privilege, &programs, &mut figures)?;
     plan.run_fleets(privilege, &programs, &mut figures)?;
     drop(interrupted);
     let report = Report::new(&plan, &figures);

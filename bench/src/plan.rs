@@ -11,6 +11,7 @@ use crate::figure::{Figure, Figures};
 use crate::fleet::{self, Size};
 use crate::kernel;
 use crate::load::{bytes, float, latency, requests};
+use crate::overload;
 use crate::programs::Programs;
 use crate::server::{BYTES_PORT, GRPC_PORT, HTTP1_PORT, HTTP2_PORT};
 
@@ -53,13 +54,15 @@ pub(crate) enum Round {
     Idle,
     /// What a million connections leave behind.
     Leaks,
+    /// Twice as much as a proxy may take.
+    Overload,
     /// The control plane under a fleet of simulated proxies.
     Fleet,
 }
 
 impl Round {
     /// All of them; what loads leave behind does not touch what is measured at rest.
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Rest,
         Self::Http1,
         Self::Http2,
@@ -70,6 +73,7 @@ impl Round {
         Self::Calls,
         Self::Idle,
         Self::Leaks,
+        Self::Overload,
         Self::Fleet,
     ];
 
@@ -77,7 +81,7 @@ impl Round {
     fn concerns(self, contestant: Contestant) -> bool {
         use Contestant::{Direct, Envoy, ForwarderHttp1, ForwarderHttp2, ForwarderShared, Weft};
         match (self, contestant) {
-            (Self::Fleet, _) => false,
+            (Self::Fleet | Self::Overload, _) => false,
             (Self::Leaks, contestant) => contestant == Weft,
             (_, Envoy | Weft) => true,
             (Self::Rest | Self::Idle, _) => false,
@@ -106,6 +110,7 @@ impl Round {
             Self::Calls => "system calls",
             Self::Idle => "idle connections",
             Self::Leaks => "a million connections",
+            Self::Overload => "overload",
             Self::Fleet => "control plane",
         }
     }
@@ -172,7 +177,35 @@ impl Plan {
 
     /// Whether pairs of proxies are to be measured.
     pub(crate) fn has_pairs(&self) -> bool {
-        self.rounds.iter().any(|round| *round != Round::Fleet)
+        self.rounds.iter().any(|round| !matches!(round, Round::Fleet | Round::Overload))
+    }
+
+    /// Measures what becomes of too many requests.
+    pub(crate) fn run_overload(
+        &self,
+        privilege: Privilege,
+        programs: &Programs,
+        figures: &mut Figures,
+    ) -> anyhow::Result<()> {
+        if !self.rounds.contains(&Round::Overload) {
+            return Ok(());
+        }
+        for repetition in 1..=self.repetitions {
+            eprintln!("{}, {repetition} of {}", Round::Overload.title(), self.repetitions);
+            let world = World::new(privilege)?;
+            match overload::measure(&world, programs, self.length) {
+                Ok(overload::Measured { p99, others }) => {
+                    figures.add(Figure::OverloadP99, Contestant::Weft, p99);
+                    figures.add(Figure::OverloadOthers, Contestant::Weft, others);
+                }
+                Err(error) if is_interrupted() => return Err(error),
+                Err(error) => {
+                    eprintln!("  {error:#}\n{}", world.logs(20));
+                    figures.miss(Round::Overload.title(), Contestant::Weft.title(), &error);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Measures the control plane, each size in a world of its own.
@@ -266,8 +299,8 @@ impl Plan {
                 add(Figure::LeakRss, rss);
                 add(Figure::LeakFiles, files);
             }
-            // Measured by itself.
-            Round::Fleet => {}
+            // Each has worlds of its own.
+            Round::Fleet | Round::Overload => {}
             Round::Idle => {
                 for (port, figure) in [(HTTP1_PORT, Figure::RssIdleHttp), (BYTES_PORT, Figure::RssIdleTcp)] {
                     // From the beginning, so that neither load nor the other kind has left anything behind.
@@ -308,7 +341,8 @@ mod tests {
 
     #[test]
     fn weft_and_its_peer_are_in_every_round() {
-        for round in Round::ALL.into_iter().filter(|round| !matches!(round, Round::Fleet | Round::Leaks)) {
+        let alone = |round: &Round| matches!(round, Round::Fleet | Round::Leaks | Round::Overload);
+        for round in Round::ALL.into_iter().filter(|round| !alone(round)) {
             assert!(round.concerns(Contestant::Weft) && round.concerns(Contestant::Envoy), "{round:?}");
         }
     }

@@ -120,7 +120,7 @@ fn nginx(host: &Host, directory: &Path) -> anyhow::Result<Process> {
     let path = directory.join("nginx.conf");
     let body = "x".repeat(BODY_BYTES);
     let text = format!(
-        "daemon off; worker_processes 1; pid {0}/pid; error_log stderr crit;\n\
+        "daemon off; master_process off; pid {0}/pid; error_log stderr crit;\n\
          events {{ worker_connections 8192; }}\n\
          http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; server_tokens off;\n\
          server {{ listen {HTTP1_PORT} backlog=4096; location / {{ return 200 \"{body}\"; }} }}\n\

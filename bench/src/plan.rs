@@ -177,7 +177,7 @@ impl Plan {
 
     /// Whether pairs of proxies are to be measured.
     pub(crate) fn has_pairs(&self) -> bool {
-        self.rounds.iter().any(|round| !matches!(round, Round::Fleet | Round::Overload))
+        self.rounds.iter().any(|round| Contestant::ALL.iter().any(|contestant| round.concerns(*contestant)))
     }
 
     /// Measures what becomes of too many requests.
@@ -192,17 +192,11 @@ impl Plan {
         }
         for repetition in 1..=self.repetitions {
             eprintln!("{}, {repetition} of {}", Round::Overload.title(), self.repetitions);
-            let world = World::new(privilege)?;
-            match overload::measure(&world, programs, self.length) {
-                Ok(overload::Measured { p99, others }) => {
-                    figures.add(Figure::OverloadP99, Contestant::Weft, p99);
-                    figures.add(Figure::OverloadOthers, Contestant::Weft, others);
-                }
-                Err(error) if is_interrupted() => return Err(error),
-                Err(error) => {
-                    eprintln!("  {error:#}\n{}", world.logs(20));
-                    figures.miss(Round::Overload.title(), Contestant::Weft.title(), &error);
-                }
+            let measure = |world: &World| overload::measure(world, programs, self.length);
+            let measured = alone(privilege, Round::Overload, Contestant::Weft.title(), figures, measure)?;
+            if let Some(overload::Measured { p99, others }) = measured {
+                figures.add(Figure::OverloadP99, Contestant::Weft, p99);
+                figures.add(Figure::OverloadOthers, Contestant::Weft, others);
             }
         }
         Ok(())
@@ -222,14 +216,9 @@ impl Plan {
         for size in sizes.iter().copied() {
             let whom = format!("{} proxies, {} services", size.proxies, size.services);
             eprintln!("{}: {whom}", Round::Fleet.title());
-            let world = World::new(privilege)?;
-            match fleet::measure(&world, programs, size, changes, self.length) {
-                Ok(measured) => figures.add_fleet(measured),
-                Err(error) if is_interrupted() => return Err(error),
-                Err(error) => {
-                    eprintln!("  {error:#}\n{}", world.logs(20));
-                    figures.miss(Round::Fleet.title(), &whom, &error);
-                }
+            let measure = |world: &World| fleet::measure(world, programs, size, changes, self.length);
+            if let Some(measured) = alone(privilege, Round::Fleet, &whom, figures, measure)? {
+                figures.add_fleet(measured);
             }
         }
         Ok(())
@@ -313,6 +302,26 @@ impl Plan {
             }
         }
         Ok(())
+    }
+}
+
+/// Measures something in a world of its own. `None`: it could not be measured, which is noted.
+fn alone<T>(
+    privilege: Privilege,
+    round: Round,
+    whom: &str,
+    figures: &mut Figures,
+    measure: impl FnOnce(&World) -> anyhow::Result<T>,
+) -> anyhow::Result<Option<T>> {
+    let world = World::new(privilege)?;
+    match measure(&world) {
+        Ok(measured) => Ok(Some(measured)),
+        Err(error) if is_interrupted() => Err(error),
+        Err(error) => {
+            eprintln!("  {error:#}\n{}", world.logs(20));
+            figures.miss(round.title(), whom, &error);
+            Ok(None)
+        }
     }
 }
 

@@ -45,7 +45,7 @@ fn measure(workspace: &Workspace, measured: &Path, args: &[&str]) -> anyhow::Res
     if !packages::is_root()? {
         bail!("the benchmark tells proxies apart by their user id, and runs as root only: sudo -E cargo xtask bench");
     }
-    packages::install()?;
+    packages::install(packages::TESTS)?;
     let envoy = envoy(workspace)?;
     check(&mut workspace.cargo_build_programs())?;
     let mut rig = Command::new(workspace.programs().join("weft-bench"));

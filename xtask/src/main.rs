@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for a terminal")]
 
 mod bench;
+mod cluster;
 mod demo;
 mod r#gen;
 mod measure;
@@ -29,6 +30,8 @@ Commands:
   measure [--floods] [--profile demo|release]
                  prints each figure beside its limit; fails on one that is missing or exceeded
   bench [args]   measures Weft beside its peers; `cargo xtask bench --help` tells more
+  cluster up|down|run COMMAND...
+                 a real Kubernetes of one node, out of everybody's way; as root
   gen [--check]  writes the generated code, or checks that it is current
   help           this page
 
@@ -53,6 +56,7 @@ fn dispatch(words: &[&str]) -> anyhow::Result<ExitCode> {
         ["demo", rest @ ..] => demo::run(rest)?,
         ["bench", rest @ ..] => bench::run(rest)?,
         ["measure", rest @ ..] => measure::run(rest)?,
+        ["cluster", rest @ ..] => return cluster::run(rest),
         ["tidy"] => tidy::run(&workspace::root()?)?,
         ["gen"] => r#gen::run(false)?,
         ["gen", "--check"] => r#gen::run(true)?,

@@ -1,4 +1,6 @@
 //! What tests and measurements use of the system: named, and as root installed.
+//!
+//! A package of Debian is recognised by one program or file of it, so that whoever has the program needs no Debian.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,13 +13,14 @@ use anyhow::{Context as _, bail};
 use crate::workspace::check;
 
 /// A package of Debian, one program or absolute file by which it is recognised, and what it is for.
-struct Package {
+pub(crate) struct Package {
     name: &'static str,
     program: &'static str,
     why: &'static str,
 }
 
-const PACKAGES: &[Package] = &[
+/// What tests and measurements use, but for those of a cluster.
+pub(crate) const TESTS: &[Package] = &[
     Package { name: "curl", program: "curl", why: "an HTTP client that is not ours" },
     Package { name: "g++", program: "c++", why: "links the fuzz targets" },
     Package { name: "golang-go", program: "go", why: "builds the gRPC client and server that are not ours" },
@@ -38,6 +41,27 @@ const PACKAGES: &[Package] = &[
     Package { name: "strace", program: "strace", why: "counts system calls" },
 ];
 
+/// What the test cluster is made of, beside what is built.
+pub(crate) const CLUSTER: &[Package] = &[
+    Package { name: "busybox-static", program: BUSYBOX, why: "the shell of pods" },
+    Package { name: "conntrack", program: "conntrack", why: "kube-proxy forgets connections with it" },
+    Package { name: "containerd", program: "containerd", why: "runs the containers" },
+    Package { name: "containernetworking-plugins", program: BRIDGE, why: "joins pods to a network" },
+    Package { name: "curl", program: "curl", why: "the HTTP client of pods" },
+    Package { name: "golang-go", program: "go", why: "builds Kubernetes" },
+    Package { name: "iproute2", program: "ip", why: "makes the node's network" },
+    Package { name: "iptables", program: "iptables", why: "the port mapping of containers" },
+    Package { name: "nftables", program: "nft", why: "the rules of kube-proxy" },
+    Package { name: "openssl", program: "openssl", why: "the certificates of the cluster's parts" },
+    Package { name: "runc", program: "runc", why: "starts a container" },
+];
+
+/// The one that is linked into one piece: there may be another in the way.
+const BUSYBOX: &str = "/bin/busybox";
+
+/// Not on anybody's PATH.
+const BRIDGE: &str = "/usr/lib/cni/bridge";
+
 /// A library has no program; this file of it is where Debian puts it.
 const WEBSOCKETS: &str = "/usr/lib/python3/dist-packages/websockets/__init__.py";
 
@@ -49,11 +73,11 @@ pub(crate) fn is_root() -> anyhow::Result<bool> {
     Ok(fs::metadata("/proc/self").context("reading /proc")?.uid() == 0)
 }
 
-/// Installs what is missing, or says what an administrator must install.
-pub(crate) fn install() -> anyhow::Result<()> {
-    let missing: Vec<&Package> = PACKAGES.iter().filter(|package| find(package.program).is_none()).collect();
+/// Installs what is missing of them, or says what an administrator must install.
+pub(crate) fn install(packages: &[Package]) -> anyhow::Result<()> {
+    let missing: Vec<&Package> = packages.iter().filter(|package| find(package.program).is_none()).collect();
     if missing.is_empty() {
-        println!("nothing to install: {} programs are in place", PACKAGES.len());
+        println!("nothing to install: {} programs are in place", packages.len());
         return Ok(());
     }
     let names: BTreeSet<&str> = missing.iter().map(|package| package.name).collect();
@@ -71,7 +95,7 @@ pub(crate) fn install() -> anyhow::Result<()> {
     check(apt().args(["update", "--quiet=2"]))?;
     check(apt().args(["install", "--yes", "--quiet=2", "--no-install-recommends"]).args(&names))?;
     let absent: Vec<&str> =
-        PACKAGES.iter().map(|package| package.program).filter(|program| find(program).is_none()).collect();
+        packages.iter().map(|package| package.program).filter(|program| find(program).is_none()).collect();
     if !absent.is_empty() {
         bail!("apt-get succeeded, yet these are not to be found: {}", absent.join(" "));
     }

@@ -166,7 +166,7 @@ fn cargo_in(directory: &Path, target: &Path) -> Command {
 }
 
 /// `${XDG_CACHE_HOME:-$HOME/.cache}/weft`; without a home the checkout's own `target`.
-fn cache(root: &Path) -> PathBuf {
+pub(crate) fn cache(root: &Path) -> PathBuf {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let parent = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
     parent.map_or_else(|| root.join("target/cache"), |parent| parent.join("weft"))

@@ -14,7 +14,7 @@ pub(super) const ALL: &[Step] = &[
         name: "packages",
         needs: "root and Debian's packages, or the programs in place",
         claim: "the programs that the tests talk to are installed",
-        run: |_| packages::install(),
+        run: |_| packages::install(packages::TESTS),
     },
     Step { name: "fmt", needs: "nothing", claim: "the code is formatted", run: format },
     Step {

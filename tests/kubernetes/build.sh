@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Builds what the test cluster is made of: the parts of Kubernetes from their Go modules, and the images of its pods.
+# Cold this takes ten minutes of one core and 6 GB; warm it takes a second. The versions are pinned in cluster/go.mod.
+. "$(dirname "$0")/lib.sh"
+
+kubernetes=$(sed -n 's|^\tk8s.io/kubernetes v||p' "$here/cluster/go.mod")
+go_wanted=$(sed -n 's/^go //p' "$here/cluster/go.mod")
+
+# A Go that is new enough: the one that is installed, or the very one that the modules ask for, which is a module itself.
+find_go() {
+  local have
+  have=$(go env GOVERSION 2>/dev/null | sed 's/^go//')
+  if [ -n "$have" ] && [ "$(printf '%s\n' "$go_wanted" "$have" | sort -V | head -1)" = "$go_wanted" ]; then
+    command -v go
+    return
+  fi
+  local toolchain
+  toolchain=golang.org/toolchain@v0.0.1-go$go_wanted.linux-$(dpkg --print-architecture)
+  echo "Go $go_wanted or newer is needed, ${have:-none} is here; fetching $toolchain" >&2
+  local root
+  root=$(cd "$(mktemp -d)" && GOTOOLCHAIN=local GOFLAGS=-modcacherw go mod download -json "$toolchain" | sed -n 's/.*"Dir": "\(.*\)",/\1/p')
+  [ -n "$root" ] || fail "no Go $go_wanted could be fetched"
+  chmod -R u+w,+x "$root/bin" "$root/pkg/tool" >&2
+  echo "$root/bin/go"
+}
+
+build_kubernetes() {
+  local stamp=$cache/kubernetes.from from version_at=k8s.io/component-base/version
+  from=$(cat "$here/cluster/go.mod" "$here/cluster/go.sum" "$here/cluster/main.go" | sha256sum)
+  if [ -x "$programs/cluster" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$from" ]; then return; fi
+  echo "building Kubernetes $kubernetes (the first time about ten minutes of one core)"
+  local go minor
+  go=$(find_go)
+  minor=$(cut -d. -f2 <<<"$kubernetes")
+  # No C, so that it runs in any root file system. What was built of each package is kept apart from the user's own.
+  (
+    cd "$here/cluster"
+    CGO_ENABLED=0 GOTOOLCHAIN=local GOWORK=off GOCACHE=$cache/go-build "$go" build -mod=readonly -trimpath -buildvcs=false \
+      -ldflags="-s -w -X $version_at.gitVersion=v$kubernetes -X $version_at.gitMajor=1 -X $version_at.gitMinor=$minor" \
+      -o "$programs/cluster" .
+  )
+  for part in coredns etcd kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl kubelet; do
+    ln -sfn cluster "$programs/$part"
+  done
+  echo "$from" >"$stamp"
+}
+
+# The first process of each pod, which holds its namespaces.
+build_pause() {
+  if [ "$images/pause.tar" -nt "$here/pause.c" ]; then return; fi
+  local root
+  root=$(mktemp -d)
+  cc -static -Os -s -o "$root/pause" "$here/pause.c"
+  "$here/image.sh" "$images/pause.tar" registry.k8s.io/pause:3.10 "$root" entrypoint=/pause
+  rm -r "$root"
+}
+
+# A shell with curl: what tests run in pods that are not ours.
+build_toolbox() {
+  if [ "$images/toolbox.tar" -nt "$here/build.sh" ]; then return; fi
+  local root file
+  root=$(mktemp -d)
+  mkdir -p "$root"/{bin,etc,tmp,var/run,www}
+  chmod 1777 "$root/tmp"
+  install /bin/busybox "$root/bin/busybox"
+  /bin/busybox --install -s "$root/bin"
+  for link in "$root"/bin/*; do if [ -L "$link" ]; then ln -sfn busybox "$link"; fi; done
+  for file in /usr/bin/curl $(ldd /usr/bin/curl | grep -o '/[^ )]*'); do
+    mkdir -p "$root$(dirname "$file")"
+    cp -L "$file" "$root$file"
+  done
+  echo 'nobody:x:65534:65534::/:/bin/sh' >"$root/etc/passwd"
+  "$here/image.sh" "$images/toolbox.tar" weft.test/toolbox:1 "$root" entrypoint=/bin/sh
+  rm -r "$root"
+}
+
+mkdir -p "$programs" "$images"
+build_kubernetes
+build_pause
+build_toolbox

@@ -1,0 +1,36 @@
+# What the scripts of the test cluster share. Sourced, never run.
+#
+# WEFT_KUBERNETES   where everything built and everything running lies, outside of any checkout
+# WEFT_CLUSTER      where this one cluster runs; another value makes another cluster
+
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${WEFT_KUBERNETES:-${XDG_CACHE_HOME:-$HOME/.cache}/weft/kubernetes}
+run=${WEFT_CLUSTER:-$cache/run}
+programs=$cache/programs
+images=$cache/images
+
+# Addresses that exist nowhere but in the cluster's own network namespace.
+node_name=node0
+node_ip=10.88.0.1
+service_cidr=10.96.0.0/16
+api_ip=10.96.0.1
+dns_ip=10.96.0.10
+pod_cidr=10.244.0.0/24
+
+fail() {
+  echo "error: $*" >&2
+  exit 1
+}
+
+# await SECONDS WHAT COMMAND...: until the command succeeds; fails naming WHAT when it never does.
+await() {
+  local tries=$(($1 * 20)) what=$2
+  shift 2
+  for ((; tries > 0; tries--)); do
+    "$@" >/dev/null 2>&1 && return
+    sleep 0.05
+  done
+  fail "$what did not come about in time"
+}

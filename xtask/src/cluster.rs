@@ -1,0 +1,139 @@
+//! `cargo xtask cluster`: a real Kubernetes of one node in namespaces of its own, built from Go modules and Debian's packages by
+//! the scripts in `tests/kubernetes`. Its addresses exist nowhere else, so that commands run inside of its network.
+//!
+//! Where `KUBECONFIG` names another cluster, that one is used and nothing is started.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+
+use crate::packages;
+use crate::workspace::{self, Workspace, check};
+
+const HELP: &str = "\
+Usage: cargo xtask cluster <command>
+
+Commands:
+  up              builds what is not built yet (the first time ten minutes of one core) and starts a cluster
+  down            ends it with everything in it
+  run COMMAND...  a command inside of the cluster's network, with an administrator's KUBECONFIG: run kubectl get pods -A
+";
+
+/// Where a cluster's files lie.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// The scripts.
+    scripts: PathBuf,
+    /// What was built, and below it what runs.
+    files: PathBuf,
+}
+
+/// Does what was asked for on the command line.
+pub(crate) fn run(words: &[&str]) -> anyhow::Result<ExitCode> {
+    match words {
+        ["up"] => {
+            let workspace = Workspace::open()?;
+            Cluster::of(&workspace.root, workspace.cache()).up()?;
+            println!("try: cargo xtask cluster run kubectl get pods --all-namespaces");
+        }
+        ["down"] => here()?.down()?,
+        ["run", command, args @ ..] => {
+            let status =
+                here()?.command(command)?.args(args).status().with_context(|| format!("starting {command}"))?;
+            let code = status.code().and_then(|code| u8::try_from(code).ok());
+            return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
+        }
+        ["help" | "--help" | "-h"] => print!("{HELP}"),
+        _ => bail!("one of up, down, run COMMAND is expected\n\n{HELP}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Without the build output: another `cargo xtask` may be at work there.
+fn here() -> anyhow::Result<Cluster> {
+    let root = workspace::root()?;
+    Ok(Cluster::of(&root, &workspace::cache(&root)))
+}
+
+impl Cluster {
+    /// The cluster of a checkout; its files lie outside of it.
+    pub(crate) fn of(root: &Path, cache: &Path) -> Self {
+        Self { scripts: root.join("tests/kubernetes"), files: cache.join("kubernetes") }
+    }
+
+    /// Builds what is not built yet, and starts a cluster.
+    #[expect(clippy::disallowed_methods, reason = "the time it takes is real time")]
+    pub(crate) fn up(&self) -> anyhow::Result<()> {
+        if let Some(file) = other() {
+            println!("KUBECONFIG names a cluster ({}): that one is used", Path::new(&file).display());
+            return Ok(());
+        }
+        if !packages::is_root()? {
+            bail!("a node's containers, mounts and cgroups need root: sudo -E cargo xtask cluster up");
+        }
+        packages::install(packages::CLUSTER)?;
+        check(&mut self.script("build.sh"))?;
+        let begun = Instant::now();
+        check(&mut self.script("up.sh"))?;
+        println!("the cluster is ready after {:.1} s", begun.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Ends it. Nothing happens where none runs.
+    pub(crate) fn down(&self) -> anyhow::Result<()> {
+        if other().is_some() {
+            return Ok(());
+        }
+        check(&mut self.script("down.sh"))
+    }
+
+    /// A program inside of the cluster's network, as its administrator.
+    ///
+    /// # Errors
+    /// No cluster runs.
+    pub(crate) fn command(&self, program: &str) -> anyhow::Result<Command> {
+        if other().is_some() {
+            return Ok(Command::new(program));
+        }
+        let file = self.files.join("run/pid");
+        let pid = fs::read_to_string(&file).context("no cluster runs: cargo xtask cluster up")?;
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "--target", pid.trim(), "--", program]);
+        command.env("KUBECONFIG", self.files.join("pki/admin.conf")).env("PATH", self.path()?);
+        Ok(command)
+    }
+
+    fn script(&self, name: &str) -> Command {
+        let mut command = Command::new(self.scripts.join(name));
+        command.env("WEFT_KUBERNETES", &self.files);
+        command
+    }
+
+    /// The cluster's own programs come first: whoever says `kubectl` means the one that fits.
+    fn path(&self) -> anyhow::Result<OsString> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let directories = std::iter::once(self.files.join("programs")).chain(std::env::split_paths(&path));
+        std::env::join_paths(directories).context("a directory of PATH has a colon in its name")
+    }
+}
+
+/// A cluster that somebody else runs.
+fn other() -> Option<OsString> {
+    std::env::var_os("KUBECONFIG").filter(|file| !file.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_command_is_refused() {
+        for words in [["start"].as_slice(), &[], &["run"], &["up", "now"]] {
+            assert!(run(words).is_err(), "{words:?}");
+        }
+    }
+}

@@ -2,13 +2,14 @@
 
 mod admin;
 mod authority;
+mod source;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use weft_index::IndexConfig;
 use weft_runtime::admin::AdminServer;
 use weft_runtime::clock::WallClock;
@@ -21,29 +22,27 @@ use weft_tls::MeshTls;
 
 pub use self::authority::KeepError;
 use self::authority::Keeper;
+use self::source::{Cluster, Following};
 use crate::ca::{Authority, CaError, Settings};
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::hub::{Hub, HubConfig};
+use crate::kubernetes::ClientError;
+use crate::kubernetes::authority::MirrorError;
 use crate::metrics::Metrics;
 use crate::serve::identity::{IdentityService, TokenReviewer};
 use crate::serve::mesh::MeshService;
 use crate::serve::{ControlServer, ServeError, router};
-use crate::source::Seen;
-use crate::source::directory::{Following, follow};
 use crate::status::{self, StatusDir};
 use crate::token::{JoinTokens, TokenError};
 
 /// How long streams have to end after SIGTERM. They end at once; this is for those whose peer does not read.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Batches of changes that wait for the hub: it takes each in a moment.
-const SEEN_MAX: usize = 16;
-
 /// A running control plane.
 pub struct App {
     addrs: Vec<SocketAddr>,
     admin: AdminServer,
-    following: Following,
+    following: Option<Following>,
     drain: DrainSignal,
     tasks: Tasks,
     /// Resolves when serving has ended, with what ended it.
@@ -64,22 +63,30 @@ impl App {
         let addrs =
             listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>().map_err(AppError::Listen)?;
         let hub = Arc::new(Hub::new(hub_config(&config), Arc::clone(&metrics)));
+        let cluster = match config.source {
+            Source::Directory(_) => None,
+            Source::Kubernetes => Some(Box::pin(Cluster::join(&config, &clock, &tasks, &drain)).await?),
+        };
         let authority = open_authority(&config, &clock)?;
         let tls = MeshTls::new(config.trust_domain.clone());
         let kick = Arc::new(Notify::new());
         let keeper = Keeper::new(Arc::clone(&authority), Arc::clone(&hub), tls.clone(), &config, clock.clone())?;
+        let leads = cluster.as_ref().map(|cluster| cluster.leads.clone());
         // Before the page that says that we are ready: whoever mints a token then finds the key that checks it.
-        let identity = identity(&config, &hub, Arc::clone(&authority), clock.clone())?;
+        let reviewer = cluster.as_ref().map_or(TokenReviewer::Absent, Cluster::reviewer);
+        let identity = identity(&config, &hub, Arc::clone(&authority), clock.clone(), reviewer)?;
+        if let Some(cluster) = &cluster {
+            cluster.tell_anchors(&authority, &tasks, &drain);
+        }
         let pages = admin::Pages { config: config.clone(), hub: Arc::clone(&hub), authority };
         let admin = pages.start(log, &metrics, &clock, &kick).map_err(AppError::Listen)?;
 
-        let (following, first) = follow_source(&config, &hub, &tasks, &drain).await?;
-        hub.take(&first);
+        let following = source::follow(&config, cluster.as_ref(), &hub, &tasks, &drain).await?;
         if let Some(path) = &config.status_dir {
             let dir = StatusDir::open(path).map_err(AppError::StatusDir)?;
             tasks.spawn("status", status::keep(dir, Arc::clone(&hub), drain.clone()));
         }
-        let keeping = keeper.keep(kick, drain.clone(), Arc::clone(&metrics));
+        let keeping = keeper.keep(kick, leads, drain.clone(), Arc::clone(&metrics));
         tasks.spawn("authority", keeping);
 
         let mesh = MeshService {
@@ -96,7 +103,7 @@ impl App {
             // Nobody listens only when the process ends.
             drop(ended.send(Box::pin(server.serve(listeners, router)).await));
         });
-        tracing::info!(?addrs, source = %config.source.display(), "control plane serves");
+        tracing::info!(?addrs, source = %config.source, "control plane serves");
         Ok(Self { addrs, admin, following, drain: signal, tasks, served })
     }
 
@@ -163,6 +170,7 @@ fn identity(
     hub: &Arc<Hub>,
     authority: Arc<Authority>,
     clock: WallClock,
+    reviewer: TokenReviewer,
 ) -> Result<IdentityService, AppError> {
     let tokens = JoinTokens::open(&config.ca_dir, config.trust_domain.clone(), clock.unix_seconds());
     let hub = Arc::clone(hub);
@@ -170,40 +178,10 @@ fn identity(
         authority,
         tokens: Arc::new(tokens.map_err(AppError::Tokens)?),
         workload_exists: Arc::new(move |identity| hub.identity_exists(identity)),
-        reviewer: TokenReviewer::Absent,
+        reviewer,
         trust_domain: config.trust_domain.clone(),
         clock,
     })
-}
-
-/// Follows the source and hands back what it holds to begin with.
-async fn follow_source(
-    config: &Config,
-    hub: &Arc<Hub>,
-    tasks: &Tasks,
-    drain: &Drain,
-) -> Result<(Following, Seen), AppError> {
-    if !config.source.is_dir() {
-        let missing = format!("{} is not a directory", config.source.display());
-        return Err(AppError::Source(io::Error::new(io::ErrorKind::NotADirectory, missing)));
-    }
-    let (sender, mut seen) = mpsc::channel::<Seen>(SEEN_MAX);
-    let following = follow(&config.source, config.status_dir.as_deref(), sender).map_err(AppError::Source)?;
-    let first = seen.recv().await.ok_or(AppError::Ended)?;
-    let (hub, drain) = (Arc::clone(hub), drain.clone());
-    tasks.spawn("source", async move {
-        // What a stop cuts off is read again at the next start.
-        loop {
-            tokio::select! {
-                () = drain.cut() => return,
-                seen = seen.recv() => match seen {
-                    Some(seen) => hub.take(&seen),
-                    None => return,
-                },
-            }
-        }
-    });
-    Ok((following, first))
 }
 
 /// Why the control plane does not run.
@@ -215,12 +193,18 @@ pub enum AppError {
     /// Our own certificate cannot be made.
     #[error("no certificate for the control plane itself")]
     Certificate(#[source] KeepError),
+    /// The API server cannot be used.
+    #[error("the API server cannot be used")]
+    Cluster(#[source] ClientError),
     /// A part ended that never should.
     #[error("a part of the control plane ended by itself")]
     Ended,
     /// An address cannot be listened on.
     #[error("not listening")]
     Listen(#[source] io::Error),
+    /// The authority's Secret cannot be used.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
     /// Serving ended.
     #[error("serving ended")]
     Serve(#[source] ServeError),

@@ -10,6 +10,7 @@ use clap::Parser;
 use ipnet::IpNet;
 use weft_crds::parse_duration;
 use weft_model::TrustDomain;
+use weft_model::identity::is_dns_label;
 use weft_runtime::telemetry::LogFormat;
 
 use crate::serve::mesh::DEFAULT_STREAM_AGE;
@@ -18,8 +19,8 @@ use crate::serve::mesh::DEFAULT_STREAM_AGE;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weft-control-plane", version, about = "Configures Weft's proxies and issues their certificates.")]
 pub struct RawConfig {
-    /// Where resources come from: `directory:PATH`, followed as it changes.
-    #[arg(long, env = "WEFT_SOURCE", value_name = "KIND:WHERE")]
+    /// Where resources come from: `kubernetes` for the API server's, or `directory:PATH`, followed as it changes.
+    #[arg(long, env = "WEFT_SOURCE", value_name = "SOURCE")]
     source: String,
     /// Addresses for proxies: discovery and certificates, gRPC over TLS.
     #[arg(long, env = "WEFT_LISTEN", value_name = "IP:PORT", value_delimiter = ',', default_values = ["0.0.0.0:14010", "[::]:14010"])]
@@ -30,9 +31,16 @@ pub struct RawConfig {
     /// Directory into which the status of each resource is written, one file each. May lie within the source.
     #[arg(long, env = "WEFT_STATUS_DIR", value_name = "PATH")]
     status_dir: Option<PathBuf>,
-    /// Directory of the certificate authority; made when it is empty. Whoever can read it can be anybody.
+    /// Directory of the certificate authority; made when it is empty. Whoever can read it can be anybody. With `--source
+    /// kubernetes` it is a copy of the Secret weft-authority: on a tmpfs.
     #[arg(long, env = "WEFT_CA_DIR", value_name = "PATH")]
     ca_dir: PathBuf,
+    /// The namespace of the control plane itself.
+    #[arg(long, env = "WEFT_NAMESPACE", value_name = "NAME", default_value = weft_crds::SYSTEM_NAMESPACE)]
+    namespace: String,
+    /// What this replica is called among the others: its pod's name.
+    #[arg(long, env = "WEFT_REPLICA", value_name = "NAME", default_value = "weft-control-plane")]
+    replica: String,
     /// The trust domain of every identity.
     #[arg(long, env = "WEFT_TRUST_DOMAIN", value_name = "NAME", default_value = "cluster.local")]
     trust_domain: String,
@@ -49,18 +57,46 @@ pub struct RawConfig {
     #[arg(long, env = "WEFT_STREAM_AGE", value_name = "DURATION")]
     stream_age: Option<String>,
     /// What is logged: a level, or `target=level` pairs.
-    #[arg(long, env = "WEFT_LOG", value_name = "FILTER", default_value = "info")]
+    #[arg(long, env = "WEFT_LOG", value_name = "FILTER", default_value = DEFAULT_LOG)]
     log: String,
     /// How log lines look: `text` or `json`.
     #[arg(long, env = "WEFT_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     log_format: String,
 }
 
+/// Where resources come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The files of a directory.
+    Directory(PathBuf),
+    /// The API server of a cluster.
+    Kubernetes,
+}
+
+impl Source {
+    fn parse(text: &str) -> Option<Self> {
+        match text.split_once(':') {
+            None if text == "kubernetes" => Some(Self::Kubernetes),
+            Some(("directory", path)) if !path.is_empty() => Some(Self::Directory(PathBuf::from(path))),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => write!(f, "directory:{}", path.display()),
+            Self::Kubernetes => f.write_str("kubernetes"),
+        }
+    }
+}
+
 /// What it means.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The directory that resources are read from.
-    pub source: PathBuf,
+    /// Where resources come from.
+    pub source: Source,
     /// Addresses for proxies.
     pub listen: Vec<SocketAddr>,
     /// Addresses for people and Prometheus.
@@ -69,6 +105,10 @@ pub struct Config {
     pub status_dir: Option<PathBuf>,
     /// The certificate authority's directory.
     pub ca_dir: PathBuf,
+    /// The control plane's own namespace.
+    pub namespace: String,
+    /// What this replica is called.
+    pub replica: String,
     /// The trust domain.
     pub trust_domain: TrustDomain,
     /// How long a workload's certificate is valid.
@@ -84,6 +124,9 @@ pub struct Config {
     /// How log lines look.
     pub log_format: LogFormat,
 }
+
+/// What the client says about each answer that it does not like is said by whoever asked, once.
+const DEFAULT_LOG: &str = "info,kube_client=error";
 
 /// The shortest life of a certificate: renewal begins at 70 % of it, and clocks differ.
 const LEAF_LIFETIME_MIN: Duration = Duration::from_secs(5);
@@ -103,6 +146,8 @@ impl Config {
             admin,
             status_dir,
             ca_dir,
+            namespace,
+            replica,
             trust_domain,
             leaf_lifetime,
             networks,
@@ -112,16 +157,23 @@ impl Config {
             log_format,
         } = raw;
         let mut errors = Errors::default();
-        let directory = source.strip_prefix("directory:").filter(|path| !path.is_empty()).map(PathBuf::from);
-        if directory.is_none() {
-            errors.add("--source", "WEFT_SOURCE", &source, "directory:PATH");
+        let read_source = Source::parse(&source);
+        if read_source.is_none() {
+            errors.add("--source", "WEFT_SOURCE", &source, "kubernetes or directory:PATH");
         }
         let config = Self {
-            source: directory.unwrap_or_default(),
+            source: read_source.unwrap_or(Source::Kubernetes),
             listen: errors.addrs("--listen", "WEFT_LISTEN", &listen),
             admin: errors.addrs("--admin", "WEFT_ADMIN", &admin),
             status_dir,
             ca_dir,
+            namespace: errors.read(
+                ("--namespace", "WEFT_NAMESPACE"),
+                &namespace,
+                "the name of a namespace (lower-case letters, digits and '-')",
+                |text| is_dns_label(text).then(|| text.to_owned()),
+            ),
+            replica,
             trust_domain: errors.read(
                 ("--trust-domain", "WEFT_TRUST_DOMAIN"),
                 &trust_domain,
@@ -155,11 +207,13 @@ impl Config {
     pub fn to_json(&self) -> String {
         let text = |items: &[IpNet]| items.iter().map(ToString::to_string).collect::<Vec<_>>();
         serde_json::json!({
-            "source": self.source,
+            "source": self.source.to_string(),
             "listen": self.listen,
             "admin": self.admin,
             "statusDir": self.status_dir,
             "caDir": self.ca_dir,
+            "namespace": self.namespace,
+            "replica": self.replica,
             "trustDomain": self.trust_domain.as_str(),
             "leafLifetimeSeconds": self.leaf_lifetime.as_secs(),
             "networks": text(&self.networks),
@@ -231,7 +285,7 @@ impl Errors {
 mod tests {
     use clap::Parser;
 
-    use super::{Config, RawConfig};
+    use super::{Config, RawConfig, Source};
 
     fn config(args: &[&str]) -> Result<Config, String> {
         let args = ["weft-control-plane", "--ca-dir", "/ca"].iter().chain(args);
@@ -242,11 +296,19 @@ mod tests {
     #[test]
     fn what_is_typed_means_something() {
         let config = config(&["--source", "directory:/etc/weft", "--networks", "10.1.2.3/8,fd00::/8"]).unwrap();
-        assert_eq!(config.source.to_str(), Some("/etc/weft"));
+        assert_eq!(config.source, Source::Directory("/etc/weft".into()));
         assert_eq!(config.networks.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "fd00::/8"]);
         assert_eq!(config.leaf_lifetime.as_secs(), 86_400);
         assert_eq!(config.listen.len(), 2);
         assert!(config.to_json().contains("\"trustDomain\":\"cluster.local\""));
+    }
+
+    #[test]
+    fn a_source_is_one_of_two() {
+        assert_eq!(config(&["--source", "kubernetes"]).unwrap().source, Source::Kubernetes);
+        for bad in ["", "directory:", "directory", "kubernetes:", "kube"] {
+            assert_eq!(Source::parse(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub mod config;
 pub mod fuzzing;
 // The index on one side, the proxies on the other.
 pub mod hub;
+// What is done by Kubernetes' API, beside watching it.
+pub mod kubernetes;
 // The control plane's own figures.
 pub mod metrics;
 // The gRPC services.

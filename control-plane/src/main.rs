@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, EXIT_FAILED),
     };
-    let outcome = runtime.block_on(async { App::start(config, Some(log)).await?.run_until_signal().await });
+    let outcome = runtime.block_on(async { Box::pin(App::start(config, Some(log))).await?.run_until_signal().await });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -2,6 +2,9 @@
 //! of what it can no longer read; what it tells is the same whatever it reads from.
 
 pub mod directory;
+pub(crate) mod kubernetes;
+
+mod typed;
 pub(crate) mod yaml;
 
 use std::fmt;
@@ -27,11 +30,11 @@ pub struct Seen {
     pub problems: Vec<FileProblem>,
 }
 
-/// Something in a file that cannot be taken.
+/// Something in a file, or of an API, that cannot be taken.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FileProblem {
-    /// The file, relative to the directory.
+    /// The file, relative to the directory; `kubernetes` where there is none.
     pub file: PathBuf,
     /// Its line, from 1; 0 where the whole file is meant.
     pub line: u64,
@@ -48,12 +51,17 @@ pub struct FileProblem {
     pub ignored: bool,
 }
 
+impl FileProblem {
+    /// The file, with the line where one is meant.
+    pub(crate) fn place(&self) -> String {
+        let file = self.file.display();
+        if self.line > 0 { format!("{file}:{}", self.line) } else { file.to_string() }
+    }
+}
+
 impl fmt::Display for FileProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
-        if self.line > 0 {
-            write!(f, ":{}", self.line)?;
-        }
+        write!(f, "{}", self.place())?;
         if self.column > 0 {
             write!(f, ":{}", self.column)?;
         }

@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Streaming};
 use weft_control_plane::app::App;
-use weft_control_plane::config::Config;
+use weft_control_plane::config::{Config, Source};
 use weft_control_plane::serve::mesh::DEFAULT_STREAM_AGE;
 use weft_control_plane::token::{TokenKey, TokenSpec};
 use weft_model::resources::{Destination, Resource, ResourceKey, Update};
@@ -177,7 +177,9 @@ impl Stream {
 fn config(dir: &Path) -> Config {
     let any: Vec<SocketAddr> = vec!["127.0.0.1:0".parse().unwrap()];
     Config {
-        source: dir.join("source"),
+        source: Source::Directory(dir.join("source")),
+        namespace: "weft-system".to_owned(),
+        replica: "one".to_owned(),
         listen: any.clone(),
         admin: any,
         status_dir: Some(dir.join("source/status")),

@@ -73,7 +73,8 @@ async fn serve(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
     let (drain_asked, drain_requests) = watch::channel(());
     let _admin = start_admin(&config, &discovery, &tls, &telemetry, log_level, drain_asked)?;
 
-    let control_plane = ControlPlane { addr: config.control_plane, mark: config.socket_mark, mesh: tls.clone() };
+    let control_plane =
+        ControlPlane { addr: config.control_plane.clone(), mark: config.socket_mark, mesh: tls.clone() };
     tasks.spawn("identity", renewer(&config, &tls, &telemetry, control_plane.clone(), state.clone()).run());
     tasks.spawn("readiness", resume::say_that_it_waits(discovery.clone(), tls.clone(), state.is_some()));
     let certified = tls.clone();
@@ -300,6 +301,7 @@ fn renewer(
         identity: config.identity.clone(),
         trust_anchors: config.trust_anchors.clone(),
         join_token_file: config.join_token_file.clone(),
+        service_account_token_file: config.service_account_token_file.clone(),
         state,
     };
     identity::Renewer::new(settings, tls.clone(), control_plane, Arc::new(DefaultTimeProvider), stats)

@@ -1,9 +1,11 @@
 //! What was typed, and what it means: [`Args`] is read from flags and `WEFT_*` variables, [`Config`] is what the proxy
 //! runs by. All mistakes are reported at once, each naming its variable.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Parser;
@@ -13,9 +15,9 @@ use weft_model::{SpiffeId, TrustDomain, WorkloadName};
 #[derive(Debug, Parser)]
 #[command(name = "weft-proxy", version, about, max_term_width = 100)]
 pub struct Args {
-    /// Where the control plane listens, as ip:port.
-    #[arg(long, env = "WEFT_CONTROL_PLANE", value_name = "IP:PORT")]
-    control_plane: SocketAddr,
+    /// Where the control plane listens: an address or a name, with a port. A name is looked up at each connection.
+    #[arg(long, env = "WEFT_CONTROL_PLANE", value_name = "HOST:PORT")]
+    control_plane: HostPort,
 
     /// File with the trust anchors, PEM; the control plane must prove itself against them.
     #[arg(long, env = "WEFT_TRUST_ANCHORS", value_name = "FILE")]
@@ -24,6 +26,11 @@ pub struct Args {
     /// File with a join token; read anew at each use.
     #[arg(long, env = "WEFT_JOIN_TOKEN_FILE", value_name = "FILE")]
     join_token_file: Option<PathBuf>,
+
+    /// File with a projected service-account token for the audience identity.weft.dev; read anew at each use, and taken before a
+    /// join token.
+    #[arg(long, env = "WEFT_SERVICE_ACCOUNT_TOKEN_FILE", value_name = "FILE")]
+    service_account_token_file: Option<PathBuf>,
 
     /// Directory for what a restarted proxy resumes from while the control plane is away: on a tmpfs, of the proxy's user,
     /// mode 0700 (default: none, it waits).
@@ -97,6 +104,47 @@ pub struct Args {
     log_format: String,
 }
 
+/// A host, by address or by name, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// An IP address without brackets, or a DNS name.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl FromStr for HostPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(addr) = text.parse::<SocketAddr>() {
+            return Ok(addr.into());
+        }
+        let expected =
+            || "expected HOST:PORT, such as 10.0.0.1:14010, [fd00::1]:14010 or control-plane.example:14010".to_owned();
+        let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
+        // A name may end with the root's dot.
+        if !weft_model::identity::is_dns_subdomain(host.strip_suffix('.').unwrap_or(host)) {
+            return Err(expected());
+        }
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(expected)?;
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+impl From<SocketAddr> for HostPort {
+    fn from(addr: SocketAddr) -> Self {
+        Self { host: addr.ip().to_string(), port: addr.port() }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
 /// Five minutes (design §3).
 const DESTINATION_IDLE_SECONDS: u64 = 5 * 60;
 
@@ -104,11 +152,13 @@ const DESTINATION_IDLE_SECONDS: u64 = 5 * 60;
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where the control plane listens.
-    pub control_plane: SocketAddr,
+    pub control_plane: HostPort,
     /// PEM file with the trust anchors to begin with.
     pub trust_anchors: PathBuf,
     /// File with the join token.
     pub join_token_file: Option<PathBuf>,
+    /// File with the service-account token.
+    pub service_account_token_file: Option<PathBuf>,
     /// Where state is kept for a restart, if anywhere.
     pub state_dir: Option<PathBuf>,
     /// Who we are to peers.
@@ -189,6 +239,7 @@ impl Config {
             control_plane,
             trust_anchors,
             join_token_file,
+            service_account_token_file,
             state_dir,
             trust_domain,
             workload_namespace,
@@ -224,6 +275,7 @@ impl Config {
             control_plane,
             trust_anchors,
             join_token_file,
+            service_account_token_file,
             state_dir,
             identity,
             trust_domain,
@@ -280,6 +332,16 @@ mod tests {
         let config =
             parse(&["--workload-namespace", "shop", "--workload-name", "order-1", "--service-account", "order"]);
         assert_eq!(config.unwrap().identity.as_str(), "spiffe://cluster.local/ns/shop/sa/order");
+    }
+
+    #[test]
+    fn the_control_plane_has_an_address_or_a_name() {
+        for text in ["10.0.0.1:14010", "[fd00::1]:14010", "weft.weft-system.svc:14010", "weft.weft-system.svc.:14010"] {
+            assert_eq!(text.parse::<HostPort>().unwrap().to_string(), text);
+        }
+        for text in ["", "weft", "weft:", "weft:0", "weft:65536", ":14010", "fd00::1:14010", "we ft:14010"] {
+            assert!(text.parse::<HostPort>().is_err(), "{text}");
+        }
     }
 
     #[test]

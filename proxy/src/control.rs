@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 use weft_tls::{MeshTls, TlsError};
+
+use crate::config::HostPort;
 
 /// For the TCP connection and the TLS handshake together.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -29,7 +31,7 @@ const AUTHORITY: &str = "http://weft-control-plane.weft-system";
 #[derive(Clone, Debug)]
 pub(crate) struct ControlPlane {
     /// Where it listens.
-    pub(crate) addr: SocketAddr,
+    pub(crate) addr: HostPort,
     /// Mark of our own sockets, so that the redirect leaves them alone.
     pub(crate) mark: Option<u32>,
     /// Whom we trust, and our certificate if there is one already.
@@ -55,22 +57,37 @@ impl ControlPlane {
     }
 
     async fn connect(&self) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ControlError> {
-        let addr = self.addr;
+        let addr = || self.addr.clone();
         let connecting = async {
-            let tcp = self.dial().await.map_err(|source| ControlError::Connect { addr, source })?;
+            let tcp = self.dial().await.map_err(|source| ControlError::Connect { addr: addr(), source })?;
             let shaken = self.mesh.connect_control(tcp).await;
-            shaken.map(|(stream, _peer)| stream).map_err(|source| ControlError::Tls { addr, source })
+            shaken.map(|(stream, _peer)| stream).map_err(|source| ControlError::Tls { addr: addr(), source })
         };
-        timeout(CONNECT_DEADLINE, connecting).await.unwrap_or(Err(ControlError::Timeout { addr }))
+        timeout(CONNECT_DEADLINE, connecting).await.unwrap_or(Err(ControlError::Timeout { addr: addr() }))
     }
 
+    /// Connects to the first address that answers. Of several, such as those of a headless Service, any may be the first, so that
+    /// proxies spread over all replicas.
     async fn dial(&self) -> io::Result<TcpStream> {
-        let socket = Socket::new(Domain::for_address(self.addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        let mut addrs: Vec<SocketAddr> = lookup_host((self.addr.host.as_str(), self.addr.port)).await?.collect();
+        fastrand::shuffle(&mut addrs);
+        let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for addr in addrs {
+            match self.dial_one(addr).await {
+                Ok(tcp) => return Ok(tcp),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    async fn dial_one(&self, addr: SocketAddr) -> io::Result<TcpStream> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         if let Some(mark) = self.mark {
             socket.set_mark(mark)?;
         }
         socket.set_tcp_nodelay(true)?;
-        TcpSocket::from_std_stream(socket.into()).connect(self.addr).await
+        TcpSocket::from_std_stream(socket.into()).connect(addr).await
     }
 }
 
@@ -81,7 +98,7 @@ pub(crate) enum ControlError {
     #[error("the control plane at {addr} cannot be reached")]
     Connect {
         /// Where it should be.
-        addr: SocketAddr,
+        addr: HostPort,
         /// Why not.
         source: io::Error,
     },
@@ -89,13 +106,13 @@ pub(crate) enum ControlError {
     #[error("the control plane at {addr} did not answer within {} s", CONNECT_DEADLINE.as_secs())]
     Timeout {
         /// Where it should be.
-        addr: SocketAddr,
+        addr: HostPort,
     },
     /// Who answered is not the control plane, or does not take us.
     #[error("no TLS with the control plane at {addr}")]
     Tls {
         /// Where it should be.
-        addr: SocketAddr,
+        addr: HostPort,
         /// What is wrong.
         source: TlsError,
     },

@@ -1,4 +1,4 @@
-//! Our certificate: asked for with a join token, renewed with itself, published to `MeshTls`. One task on the control
+//! Our certificate: asked for with a token, renewed with the platform's token or with itself, published to `MeshTls`. One task on the control
 //! thread. A private key is made here, in memory, for each certificate; it is never sent, and written only where
 //! [`StateDir`] keeps it in memory for a restart.
 //!
@@ -6,7 +6,7 @@
 //! force goes on, and the attempts go on beyond its end.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -96,6 +96,8 @@ pub(crate) struct Settings {
     pub(crate) trust_anchors: PathBuf,
     /// File with a join token; read anew at each attempt.
     pub(crate) join_token_file: Option<PathBuf>,
+    /// File with a service-account token; the kubelet renews it, so that it is read anew at each attempt.
+    pub(crate) service_account_token_file: Option<PathBuf>,
     /// Where each certificate is kept for a restart, if anywhere.
     pub(crate) state: Option<Arc<StateDir>>,
 }
@@ -220,8 +222,12 @@ impl<C: Certify> Renewer<C> {
         Ok(Duration::from_secs(not_after.as_secs().saturating_sub(now.as_secs())))
     }
 
-    /// The certificate as long as it is valid, unless it was just refused; else the token.
+    /// The platform's token where there is one: it ends with the pod, which a certificate does not (semantics 31). Else the
+    /// certificate as long as it is valid, unless it was just refused; else the join token.
     async fn proof(&self, left: Duration) -> Result<Proof, IdentityError> {
+        if let Some(path) = &self.settings.service_account_token_file {
+            return Ok(Proof::ServiceAccountToken(read_token(path).await?));
+        }
         let current = || Proof::CurrentCertificate(CurrentCertificate {});
         if !left.is_zero() && !self.prefer_token {
             return Ok(current());
@@ -234,10 +240,7 @@ impl<C: Certify> Renewer<C> {
     }
 
     async fn join_token(&self) -> Result<String, IdentityError> {
-        let path = self.settings.join_token_file.as_ref().ok_or(IdentityError::NoProof)?;
-        let read = tokio::fs::read_to_string(path).await;
-        let token = read.map_err(|source| IdentityError::File { path: path.clone(), source })?;
-        Ok(token.trim().to_owned())
+        read_token(self.settings.join_token_file.as_ref().ok_or(IdentityError::NoProof)?).await
     }
 
     /// Trusts what the file says, beside what we were told since. Without a valid certificate only: it is how a proxy
@@ -282,6 +285,12 @@ impl<C: Certify> Renewer<C> {
     }
 }
 
+async fn read_token(path: &Path) -> Result<String, IdentityError> {
+    let read = tokio::fs::read_to_string(path).await;
+    let token = read.map_err(|source| IdentityError::File { path: path.to_owned(), source })?;
+    Ok(token.trim().to_owned())
+}
+
 /// A request that says who we are and nothing more.
 fn signing_request(key: &KeyPair, identity: &SpiffeId) -> Result<Vec<u8>, IdentityError> {
     let mut params = CertificateParams::default();
@@ -315,7 +324,7 @@ pub(crate) enum IdentityError {
     #[error("cannot make a key and a request")]
     Key(#[source] rcgen::Error),
     /// There is nothing to prove ourselves by.
-    #[error("no valid certificate and no join token: set WEFT_JOIN_TOKEN_FILE")]
+    #[error("no valid certificate and no token: set WEFT_SERVICE_ACCOUNT_TOKEN_FILE or WEFT_JOIN_TOKEN_FILE")]
     NoProof,
     /// The clock says nothing.
     #[error("the clock gives no time")]

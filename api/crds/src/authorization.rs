@@ -1,6 +1,8 @@
 //! `AuthorizationPolicy`: who may call what.
 
-use kube::CustomResource;
+#![expect(unreachable_pub, reason = "KubeSchema repeats the struct inside of a function")]
+
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -9,15 +11,22 @@ use crate::status::ResourceStatus;
 
 /// Who may call the workloads that it selects. Any DENY that matches denies; where an ALLOW selects a port, only what
 /// some ALLOW matches is let in.
-#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "weft.dev",
     version = "v1alpha1",
     kind = "AuthorizationPolicy",
     namespaced,
+    shortname = "authz",
+    category = "weft",
+    printcolumn(json_path = ".status.accepted", name = "Accepted", type_ = "boolean"),
+    printcolumn(json_path = ".status.proxies", name = "Proxies", type_ = "string"),
+    printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
     status = "ResourceStatus",
     derive = "PartialEq"
 )]
+#[x_kube(validation = Rule::new("!has(self.selector) || !has(self.targetRefs) || size(self.targetRefs) == 0")
+    .message("selector and targetRefs exclude each other"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AuthorizationPolicySpec {
     /// Workloads of the policy's namespace, by label. Not together with targetRefs; without either, all of them.
@@ -61,10 +70,14 @@ pub struct AuthorizationRule {
 }
 
 /// Who asks: exactly one of the fields.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("[has(self.identities) && size(self.identities) > 0, has(self.namespaces) && \
+    size(self.namespaces) > 0, has(self.authenticated)].exists_one(given, given)")
+    .message("exactly one of identities, namespaces and authenticated is expected"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Peer {
     /// Any of these identities: `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
+    #[schemars(length(max = 256))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub identities: Vec<String>,
     /// Any identity of these namespaces.

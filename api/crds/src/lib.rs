@@ -12,6 +12,9 @@ mod status;
 mod traffic;
 mod workload;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+
 pub use authorization::{
     AuthorizationAction, AuthorizationPolicy, AuthorizationPolicySpec, AuthorizationRule, Operation, Path, Peer,
 };
@@ -34,9 +37,13 @@ pub const VERSION: &str = "v1alpha1";
 /// The namespace whose policies hold for the whole mesh.
 pub const SYSTEM_NAMESPACE: &str = "weft-system";
 
+/// The definition of every kind, as Kubernetes is given it.
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    vec![AuthorizationPolicy::crd(), MeshPolicy::crd(), TrafficPolicy::crd(), Workload::crd()]
+}
+
 #[cfg(test)]
 mod tests {
-    use kube::CustomResourceExt;
     use serde_json::Value;
 
     use super::*;
@@ -45,7 +52,7 @@ mod tests {
     /// descriptions in `kubectl explain`.
     #[test]
     fn schemas_are_structural_and_every_field_is_described() {
-        for crd in [Workload::crd(), TrafficPolicy::crd(), AuthorizationPolicy::crd(), MeshPolicy::crd()] {
+        for crd in definitions() {
             assert_eq!(crd.spec.group, GROUP);
             let json = serde_json::to_value(&crd).unwrap();
             let schema = &json["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];

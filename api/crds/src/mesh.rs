@@ -1,6 +1,8 @@
 //! `MeshPolicy`: what holds for the mesh, a namespace or some workloads.
 
-use kube::CustomResource;
+#![expect(unreachable_pub, reason = "KubeSchema repeats the struct inside of a function")]
+
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -9,16 +11,23 @@ use crate::status::ResourceStatus;
 
 /// What holds for the whole mesh (in namespace weft-system, without selector), for its namespace, or for the workloads
 /// that it selects. The most specific wins; it may loosen a wider one only where that one is overridable.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "weft.dev",
     version = "v1alpha1",
     kind = "MeshPolicy",
     namespaced,
+    shortname = "meshpol",
+    category = "weft",
+    printcolumn(json_path = ".status.accepted", name = "Accepted", type_ = "boolean"),
+    printcolumn(json_path = ".status.proxies", name = "Proxies", type_ = "string"),
+    printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
     status = "ResourceStatus",
     derive = "Default",
     derive = "PartialEq"
 )]
+#[x_kube(validation = Rule::new("!has(self.selector) || !(has(self.egress) || has(self.telemetry) || has(self.networks))")
+    .message("egress, telemetry and networks hold for the whole mesh: not together with a selector"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MeshPolicySpec {
     /// Workloads of the policy's namespace, by label. Without it, the namespace or the whole mesh.

@@ -15,6 +15,11 @@ use crate::status::ResourceStatus;
     version = "v1alpha1",
     kind = "TrafficPolicy",
     namespaced,
+    shortname = "trafficpol",
+    category = "weft",
+    printcolumn(json_path = ".status.accepted", name = "Accepted", type_ = "boolean"),
+    printcolumn(json_path = ".status.proxies", name = "Proxies", type_ = "string"),
+    printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
     status = "ResourceStatus",
     derive = "Default",
     derive = "PartialEq"

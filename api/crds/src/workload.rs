@@ -1,18 +1,25 @@
 //! `Workload`: an endpoint outside Kubernetes.
 
-use kube::CustomResource;
+#![expect(unreachable_pub, reason = "KubeSchema repeats the struct inside of a function")]
+
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::status::ResourceStatus;
 
 /// An endpoint outside Kubernetes. Services select it by its labels (`metadata.labels`), as they select a pod.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "weft.dev",
     version = "v1alpha1",
     kind = "Workload",
     namespaced,
+    shortname = "wl",
+    category = "weft",
+    printcolumn(json_path = ".status.accepted", name = "Accepted", type_ = "boolean"),
+    printcolumn(json_path = ".status.proxies", name = "Proxies", type_ = "string"),
+    printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
     status = "ResourceStatus",
     derive = "Default",
     derive = "PartialEq"
@@ -20,6 +27,8 @@ use crate::status::ResourceStatus;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkloadSpec {
     /// IP address at which the workload is reached. Outside of the ranges of pods, services and nodes.
+    #[x_kube(validation = Rule::new("isIP(self)").message("an IP address is expected"))]
+    #[schemars(length(max = 64))]
     pub address: String,
     /// Ports that are named or declared. Services may target any other port by number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

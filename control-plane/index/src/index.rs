@@ -52,6 +52,8 @@ pub struct Index {
     services: Table<ServiceEntry>,
     slices: Table<SliceEntry>,
     workloads: Table<WorkloadEntry>,
+    /// Pods; one that is no workload now has an entry of `None`.
+    pods: Table<Option<WorkloadEntry>>,
     routes: Table<RouteEntry>,
     traffic: Table<TrafficEntry>,
     authz: Table<AuthzEntry>,

@@ -11,6 +11,7 @@ mod object;
 mod problem;
 mod read;
 
+mod pods;
 mod services;
 mod slices;
 mod workloads;
@@ -25,4 +26,5 @@ mod index;
 
 pub use index::{Affected, Changes, Index, IndexConfig, WorkloadFacts};
 pub use object::{Kind, Object, ObjectKey};
+pub use pods::PROXY_CONTAINER;
 pub use problem::{Condition, ObjectStatus, Problem};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use gateway_api::experimental::httproutes::HttpRoute;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use weft_crds::{AuthorizationPolicy, MeshPolicy, TrafficPolicy, Workload};
@@ -21,6 +21,8 @@ pub enum Object {
     HttpRoute(Box<HttpRoute>),
     /// What holds for the mesh, a namespace or some workloads.
     MeshPolicy(Box<MeshPolicy>),
+    /// A workload that Kubernetes runs.
+    Pod(Box<Pod>),
     /// A name and an address for endpoints.
     Service(Box<Service>),
     /// Balancing, ejection, retries.
@@ -37,6 +39,7 @@ impl Object {
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::HttpRoute(_) => Kind::HttpRoute,
             Self::MeshPolicy(_) => Kind::MeshPolicy,
+            Self::Pod(_) => Kind::Pod,
             Self::Service(_) => Kind::Service,
             Self::TrafficPolicy(_) => Kind::TrafficPolicy,
             Self::Workload(_) => Kind::Workload,
@@ -56,6 +59,7 @@ impl Object {
             Self::EndpointSlice(o) => &o.metadata,
             Self::HttpRoute(o) => &o.metadata,
             Self::MeshPolicy(o) => &o.metadata,
+            Self::Pod(o) => &o.metadata,
             Self::Service(o) => &o.metadata,
             Self::TrafficPolicy(o) => &o.metadata,
             Self::Workload(o) => &o.metadata,
@@ -75,6 +79,8 @@ pub enum Kind {
     /// `weft.dev/v1alpha1`.
     MeshPolicy,
     /// `v1`.
+    Pod,
+    /// `v1`.
     Service,
     /// `weft.dev/v1alpha1`.
     TrafficPolicy,
@@ -84,11 +90,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::AuthorizationPolicy,
         Self::EndpointSlice,
         Self::HttpRoute,
         Self::MeshPolicy,
+        Self::Pod,
         Self::Service,
         Self::TrafficPolicy,
         Self::Workload,
@@ -101,6 +108,7 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::HttpRoute => "HTTPRoute",
             Self::MeshPolicy => "MeshPolicy",
+            Self::Pod => "Pod",
             Self::Service => "Service",
             Self::TrafficPolicy => "TrafficPolicy",
             Self::Workload => "Workload",
@@ -113,7 +121,7 @@ impl Kind {
             Self::AuthorizationPolicy | Self::MeshPolicy | Self::TrafficPolicy | Self::Workload => "weft.dev/v1alpha1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::HttpRoute => "gateway.networking.k8s.io/v1",
-            Self::Service => "v1",
+            Self::Pod | Self::Service => "v1",
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `EndpointSlice`s, as they are meant: addresses that nobody vouches for, so that no identity is named for them.
+//! `EndpointSlice`s, as they are meant: addresses that nobody vouches for. Where one belongs to a workload, the index names
+//! whom it expects there.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

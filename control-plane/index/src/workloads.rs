@@ -1,4 +1,4 @@
-//! Workloads, as they are meant.
+//! `Workload`s, as they are meant: what Kubernetes does not run. What it does run is in `pods`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -14,11 +14,14 @@ use crate::problem::Problem;
 use crate::read::{Read, at_most, dialable, plain};
 use crate::services::{PortEntry, Target};
 
-/// A Workload, as it is meant.
+/// A workload, as it is meant.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WorkloadEntry {
     pub(crate) name: WorkloadName,
     pub(crate) ip: IpAddr,
+    /// Whether the address is its alone.
+    pub(crate) owns_address: bool,
     /// Who it is; proven only where a proxy runs beside it.
     pub(crate) identity: SpiffeId,
     pub(crate) meshed: bool,
@@ -34,7 +37,7 @@ pub(crate) struct WorkloadEntry {
     pub(crate) probes: BTreeMap<u16, BTreeSet<Arc<str>>>,
 }
 
-/// A port of a Workload.
+/// A port of a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WorkloadPortEntry {
     pub(crate) name: Option<Arc<str>>,
@@ -52,6 +55,11 @@ impl WorkloadEntry {
         }
     }
 
+    /// Its address, where that is its alone.
+    pub(crate) fn own_ip(&self) -> Option<IpAddr> {
+        self.owns_address.then_some(self.ip)
+    }
+
     /// It, at one of its ports.
     pub(crate) fn endpoint(&self, port: u16) -> EndpointSpec {
         EndpointSpec {
@@ -64,7 +72,7 @@ impl WorkloadEntry {
         }
     }
 
-    /// What one of its ports is declared to speak by the Workload itself.
+    /// What one of its ports is declared to speak by the workload itself.
     pub(crate) fn declared(&self, port: u16) -> AppProtocol {
         self.ports.get(&port).map_or(AppProtocol::Undeclared, |entry| entry.protocol)
     }
@@ -123,6 +131,7 @@ pub(crate) fn read(name: &Name, workload: &Workload, config: &IndexConfig) -> Re
     let entry = WorkloadEntry {
         name: WorkloadName { namespace: Arc::clone(&name.namespace), name: Arc::clone(&name.name) },
         ip,
+        owns_address: true,
         identity,
         meshed: spec.meshed,
         labels: workload.metadata.labels.clone().unwrap_or_default(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use weft_model::SpiffeId;
 use weft_model::identity::IdentityError;
@@ -65,7 +65,14 @@ impl Keeper {
     }
 
     /// Looks every second, and whenever `kick` says so, until the drain is over.
-    pub(super) async fn keep(mut self, kick: Arc<Notify>, drain: Drain, metrics: Arc<Metrics>) {
+    /// Of several replicas only the one that `leads` makes steps; without others that is always this one.
+    pub(super) async fn keep(
+        mut self,
+        kick: Arc<Notify>,
+        leads: Option<watch::Receiver<bool>>,
+        drain: Drain,
+        metrics: Arc<Metrics>,
+    ) {
         loop {
             // Nothing is lost: what was not looked at now is looked at in a second.
             tokio::select! {
@@ -73,8 +80,9 @@ impl Keeper {
                 _ = timeout(EVERY, kick.notified()) => {}
             }
             // It waits for the disk.
+            let is_leading = leads.as_ref().is_none_or(|leads| *leads.borrow());
             let stepped = tokio::task::spawn_blocking(move || {
-                self.step();
+                self.step(is_leading);
                 self
             });
             let Ok(back) = stepped.await else { return };
@@ -84,7 +92,7 @@ impl Keeper {
         }
     }
 
-    fn step(&mut self) {
+    fn step(&mut self, leads: bool) {
         let now = self.clock.unix_seconds();
         self.hub.tick(now);
         let marks_now = marks(&self.directory);
@@ -99,6 +107,18 @@ impl Keeper {
                 }
             }
         }
+        if leads {
+            self.advance(now);
+        }
+        if let Err(error) = self.publish() {
+            tracing::error!(error = &error as &dyn std::error::Error, "own certificate cannot be renewed");
+        }
+        // After our own writes, which need no reading again.
+        self.seen = if marks_now == self.seen { marks(&self.directory) } else { marks_now };
+    }
+
+    /// Makes the next step of a rotation, where it is due.
+    fn advance(&self, now: u64) {
         let pending = self.hub.without_anchors(now);
         match self.authority.advance(Acknowledgements { pending }, now) {
             Ok(Step::Wait) => {}
@@ -108,11 +128,6 @@ impl Keeper {
                 tracing::error!(error = &error as &dyn std::error::Error, "authority cannot make its next step");
             }
         }
-        if let Err(error) = self.publish() {
-            tracing::error!(error = &error as &dyn std::error::Error, "own certificate cannot be renewed");
-        }
-        // After our own writes, which need no reading again.
-        self.seen = if marks_now == self.seen { marks(&self.directory) } else { marks_now };
     }
 
     /// Puts the bundle, and our own certificate where it is due, in force: for our port first, then for proxies.

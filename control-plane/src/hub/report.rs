@@ -150,7 +150,7 @@ impl State {
         for problem in self.file_problems(key) {
             accepted = false;
             let kept = if status.version > 0 { "; the last good version stays in force" } else { "" };
-            let message = format!("{}:{}: {}{kept}", problem.file.display(), problem.line, problem.message);
+            let message = format!("{}: {}{kept}", problem.place(), problem.message);
             problems.push(ProblemReport { condition: "Parsed", field: problem.field.clone(), message });
         }
         let spread = self.spread_of(key, status.version);

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use kube::Client;
 use tonic::{Code, Request, Response, Status};
 use weft_model::{SpiffeId, TrustDomain};
 use weft_proto::identity::v1::certify_request::Proof;
@@ -15,6 +16,7 @@ use weft_runtime::clock::WallClock;
 use weft_tls::PeerIdentity;
 
 use crate::ca::{Authority, CheckedRequest, Leaf, SignError};
+use crate::kubernetes::review::{ReviewError, review};
 use crate::token::{JoinTokens, TokenError};
 
 /// A request is a CSR of up to 8 KiB, a token of up to 4 and an identity of up to 2.
@@ -29,10 +31,12 @@ pub struct PeerCertificate(pub Option<PeerIdentity>);
 pub type WorkloadExists = Arc<dyn Fn(&SpiffeId) -> bool + Send + Sync>;
 
 /// What checks projected service-account tokens.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub enum TokenReviewer {
     /// Nothing does: there is no Kubernetes API (the directory source).
     Absent,
+    /// The API server.
+    Kubernetes(Client),
 }
 
 /// The service's parts.
@@ -83,11 +87,15 @@ impl IdentityService {
     ) -> Result<&'static str, Refusal> {
         match proof {
             None => Err(Refusal::unauthenticated("a proof is needed: a join token or a still valid certificate")),
-            Some(Proof::ServiceAccountToken(_)) => match self.reviewer {
+            Some(Proof::ServiceAccountToken(token)) => match &self.reviewer {
                 TokenReviewer::Absent => Err(Refusal {
                     code: Code::Unimplemented,
                     text: "no Kubernetes API here to check a service-account token: use a join token".to_owned(),
                 }),
+                TokenReviewer::Kubernetes(client) => {
+                    review(client, token, identity).await?;
+                    Ok("service-account token")
+                }
             },
             Some(Proof::JoinToken(token)) => {
                 self.use_token(token, identity.clone(), csr.key_hash()).await?;
@@ -175,6 +183,23 @@ impl Refusal {
     /// What is wrong here is for our log, not for the client.
     fn internal() -> Self {
         Self { code: Code::Internal, text: "the control plane cannot do this now: see its log".to_owned() }
+    }
+}
+
+impl From<ReviewError> for Refusal {
+    fn from(error: ReviewError) -> Self {
+        let code = match &error {
+            ReviewError::Ask(_) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "service-account token could not be checked");
+                return Self {
+                    code: Code::Unavailable,
+                    text: "the API server cannot be asked about the token now".to_owned(),
+                };
+            }
+            ReviewError::Audience | ReviewError::NoPod | ReviewError::Refused => Code::Unauthenticated,
+            ReviewError::Other { .. } => Code::PermissionDenied,
+        };
+        Self { code, text: error.to_string() }
     }
 }
 

@@ -3,15 +3,13 @@
 //! column and field.
 
 mod node;
-mod path;
 
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use weft_index::{Kind, Object, ObjectKey};
 use weft_model::identity::{is_dns_label, is_dns_subdomain};
 
 use self::node::Node;
-use self::path::FieldPath;
+use super::typed::{self, FieldPath};
 
 /// What a document is.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,7 +103,9 @@ fn document(text: &str) -> Result<Object, DocumentError> {
         return Err(complain("kind", "missing".to_owned(), None, false));
     };
     let version = text_at("/apiVersion").unwrap_or_default();
-    let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == kind_text) else {
+    // Nobody writes Pods into a directory to run them: what is there is a copy from some cluster.
+    let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == kind_text && *kind != Kind::Pod);
+    let Some(kind) = kind else {
         return Err(complain("kind", format!("{kind_text} is not a kind that is read; left alone"), None, true));
     };
     let Some(name) = text_at("/metadata/name") else {
@@ -125,44 +125,10 @@ fn document(text: &str) -> Result<Object, DocumentError> {
         let message = format!("{version:?} is not the version of {kind} that is read: {}", kind.api_version());
         return Err(complain("apiVersion", message, Some(key), false));
     }
-    resource(kind, &value).map_err(|(path, message)| {
+    typed::resource(kind, &value).map_err(|(path, message)| {
         let (line, column) = root.locate(&path);
         DocumentError { line, column, field: path.to_string(), message, object: Some(key), foreign: false }
     })
-}
-
-fn resource(kind: Kind, value: &Value) -> Result<Object, (FieldPath, String)> {
-    Ok(match kind {
-        Kind::AuthorizationPolicy => Object::AuthorizationPolicy(typed(value)?),
-        Kind::EndpointSlice => Object::EndpointSlice(typed(value)?),
-        Kind::HttpRoute => Object::HttpRoute(typed(value)?),
-        Kind::MeshPolicy => Object::MeshPolicy(typed(value)?),
-        Kind::Service => Object::Service(typed(value)?),
-        Kind::TrafficPolicy => Object::TrafficPolicy(typed(value)?),
-        Kind::Workload => Object::Workload(typed(value)?),
-    })
-}
-
-/// Reads a value as its type; a field that the type does not have is an error too.
-fn typed<T: DeserializeOwned>(value: &Value) -> Result<Box<T>, (FieldPath, String)> {
-    let mut unknown = None;
-    let read = {
-        let mut note = |path: serde_ignored::Path<'_>| {
-            let path = FieldPath::of_ignored(&path);
-            if unknown.is_none() && !path.is_one_of(&["apiVersion", "kind"]) {
-                unknown = Some(path);
-            }
-        };
-        serde_path_to_error::deserialize::<_, T>(serde_ignored::Deserializer::new(value, &mut note))
-    };
-    let read = read.map_err(|error| {
-        let message = error.inner().to_string();
-        (FieldPath::of_error(error.path(), &message), message)
-    })?;
-    match unknown {
-        Some(path) => Err((path, "unknown field".to_owned())),
-        None => Ok(Box::new(read)),
-    }
 }
 
 #[cfg(test)]

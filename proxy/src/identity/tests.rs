@@ -139,6 +139,7 @@ impl World {
             identity: ORDER.parse().unwrap(),
             trust_anchors: dir.path().join("anchors.pem"),
             join_token_file: Some(dir.path().join("token")),
+            service_account_token_file: None,
             state: None,
         };
         let fake = Fake {
@@ -398,7 +399,7 @@ async fn serve(fake: &Arc<Fake>, identity: &str) -> (ControlPlane, impl Future<O
     let service = IdentityServer::new(Service(Arc::clone(fake)));
     let served = tonic::transport::Server::builder().add_service(service).serve_with_incoming(connections);
     let mesh = MeshTls::with_time(TrustDomain::default(), Arc::new(fake.clock));
-    (ControlPlane { addr, mark: None, mesh }, async move { Box::pin(served).await.unwrap() })
+    (ControlPlane { addr: addr.into(), mark: None, mesh }, async move { Box::pin(served).await.unwrap() })
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::routes::RouteEntry;
 use crate::services::{PortEntry, ServiceEntry};
 use crate::slices::SliceEntry;
 use crate::workloads::WorkloadEntry;
-use crate::{routes, services, slices, workloads};
+use crate::{pods, routes, services, slices, workloads};
 
 impl Index {
     /// Takes a new resource or a new version of one in.
@@ -47,6 +47,11 @@ impl Index {
                 self.configure_networks();
                 changed
             }
+            Object::Pod(o) => {
+                let was = self.workload_entry(&name).cloned();
+                put(&mut self.pods, &name, pods::read(&name, o, &self.config), self.version);
+                self.relink_workload(&name, was.as_ref())
+            }
             Object::Service(o) => {
                 let old = put(&mut self.services, &name, services::read(&name, o), self.version);
                 self.relink_service(&name, old)
@@ -56,9 +61,9 @@ impl Index {
                 self.relink_traffic(&name, old)
             }
             Object::Workload(o) => {
-                let read = workloads::read(&name, o, &self.config);
-                let old = put(&mut self.workloads, &name, read, self.version);
-                self.relink_workload(&name, old)
+                let was = self.workload_entry(&name).cloned();
+                put(&mut self.workloads, &name, workloads::read(&name, o, &self.config), self.version);
+                self.relink_workload(&name, was.as_ref())
             }
         };
         self.changes(&key, changed, before)
@@ -84,6 +89,11 @@ impl Index {
                 self.configure_networks();
                 changed
             }
+            Kind::Pod => {
+                let was = self.workload_entry(&name).cloned();
+                take(&mut self.pods, &name);
+                self.relink_workload(&name, was.as_ref())
+            }
             Kind::Service => {
                 let old = take(&mut self.services, &name);
                 self.relink_service(&name, old)
@@ -93,8 +103,9 @@ impl Index {
                 self.relink_traffic(&name, old)
             }
             Kind::Workload => {
-                let old = take(&mut self.workloads, &name);
-                self.relink_workload(&name, old)
+                let was = self.workload_entry(&name).cloned();
+                take(&mut self.workloads, &name);
+                self.relink_workload(&name, was.as_ref())
             }
         };
         self.changes(key, changed, before)
@@ -181,24 +192,28 @@ impl Index {
         true
     }
 
-    fn relink_workload(&mut self, name: &Name, old: Option<Option<WorkloadEntry>>) -> bool {
-        let Some(old) = old else { return false };
-        let new = self.workloads.get(name).and_then(|slot| slot.entry.clone());
-        self.workloads_by_ip.unlink(old.as_ref().map(|w| w.ip), name);
-        self.workloads_by_ip.link(new.as_ref().map(|w| w.ip), name);
-        self.workloads_by_identity.unlink(old.as_ref().map(|w| w.identity.clone()), name);
+    /// Links a workload anew that was `old` before one of the resources of its name changed.
+    fn relink_workload(&mut self, name: &Name, old: Option<&WorkloadEntry>) -> bool {
+        let new = self.workload_entry(name).cloned();
+        if old == new.as_ref() {
+            return false;
+        }
+        let (old_ip, new_ip) = (old.and_then(WorkloadEntry::own_ip), new.as_ref().and_then(WorkloadEntry::own_ip));
+        self.workloads_by_ip.unlink(old_ip, name);
+        self.workloads_by_ip.link(new_ip, name);
+        self.workloads_by_identity.unlink(old.map(|w| w.identity.clone()), name);
         self.workloads_by_identity.link(new.as_ref().map(|w| w.identity.clone()), name);
-        self.note_addresses(old.iter().chain(&new).map(|w| w.ip));
+        self.note_addresses(old_ip.into_iter().chain(new_ip));
         if new.as_ref().is_none_or(|w| !w.terminating) {
             self.released.remove(name);
         }
-        if let Some(old) = &old {
+        if let Some(old) = old {
             self.selection.remove_workload(name, &old.labels);
         }
         if let Some(new) = &new {
             self.selection.add_workload(name, &new.labels);
         }
-        let services = old.iter().chain(&new).flat_map(|workload| self.services_of(workload));
+        let services = old.into_iter().chain(&new).flat_map(|workload| self.services_of(workload));
         let services: BTreeMap<&Name, &ServiceEntry> = services.map(|service| (&service.name, service)).collect();
         let mut said = Vec::new();
         for service in services.into_values() {
@@ -208,6 +223,11 @@ impl Index {
             }
         }
         self.say(&Source::Workload(name.clone()), said);
+        let slices: BTreeSet<Name> =
+            old_ip.into_iter().chain(new_ip).flat_map(|ip| self.slices_by_ip.of(&ip)).cloned().collect();
+        for slice in slices {
+            self.say_slice(&slice, None);
+        }
         true
     }
 
@@ -219,17 +239,23 @@ impl Index {
         self.slices_by_ip.unlink(old.iter().flat_map(SliceEntry::ips), name);
         self.slices_by_ip.link(new.iter().flat_map(SliceEntry::ips), name);
         self.note_addresses(old.iter().chain(&new).flat_map(SliceEntry::ips));
-        let touched: BTreeSet<&Name> = old.iter().chain(&new).map(|slice| &slice.service).collect();
+        self.say_slice(name, old.as_ref().map(|slice| &slice.service));
+        true
+    }
+
+    /// Puts down what a slice says, and that it no longer says anything about the Service that it belonged to before.
+    fn say_slice(&mut self, name: &Name, before: Option<&Name>) {
+        let slice = self.slices.get(name).and_then(|slot| slot.entry.as_ref());
+        let touched: BTreeSet<&Name> = slice.map(|slice| &slice.service).into_iter().chain(before).collect();
         let mut said = Vec::new();
         for service in touched.into_iter().filter_map(|service| self.service_entry(service)) {
-            let of = |port: &PortEntry| match &new {
-                Some(slice) if slice.service == service.name => slice_endpoints(service, port, slice),
+            let of = |port: &PortEntry| match slice {
+                Some(slice) if slice.service == service.name => self.slice_endpoints(service, port, slice),
                 _ => Vec::new(),
             };
             said.extend(service.ports.iter().map(|(port, entry)| (service.key(*port), of(entry))));
         }
         self.say(&Source::Slice(name.clone()), said);
-        true
     }
 
     fn relink_route(&mut self, name: &Name, old: Option<Option<RouteEntry>>) -> bool {
@@ -267,6 +293,18 @@ impl Index {
         }
     }
 
+    /// What a slice says about a service port. Whoever is known to be at an address is expected there.
+    fn slice_endpoints(&self, service: &ServiceEntry, port: &PortEntry, slice: &SliceEntry) -> Vec<EndpointSpec> {
+        let mut endpoints = slice.endpoints(port.name.as_deref(), service.publish_not_ready);
+        for endpoint in &mut endpoints {
+            if let Some(workload) = self.workload_at(endpoint.addr.0.ip()) {
+                let known = workload.endpoint(endpoint.addr.0.port());
+                (endpoint.identity, endpoint.workload) = (known.identity, known.workload);
+            }
+        }
+        endpoints
+    }
+
     /// Asks everybody anew what endpoints a service port has.
     fn rebuild_endpoints(&mut self, service: &ServiceEntry, port: u16, entry: &PortEntry) {
         let mut said: Vec<(Source, Vec<EndpointSpec>)> = Vec::new();
@@ -277,7 +315,7 @@ impl Index {
         }
         for name in self.slices_by_service.of(&service.name) {
             if let Some(slice) = self.slices.get(name).and_then(|slot| slot.entry.as_ref()) {
-                said.push((Source::Slice(name.clone()), slice_endpoints(service, entry, slice)));
+                said.push((Source::Slice(name.clone()), self.slice_endpoints(service, entry, slice)));
             }
         }
         let version = self.version;
@@ -305,10 +343,6 @@ fn workload_endpoint(service: &ServiceEntry, port: &PortEntry, workload: &Worklo
     let takes = !workload.terminating && (workload.ready || service.publish_not_ready);
     let target = workload.target(port)?;
     (takes && service.selects(&workload.labels)).then(|| workload.endpoint(target))
-}
-
-fn slice_endpoints(service: &ServiceEntry, port: &PortEntry, slice: &SliceEntry) -> Vec<EndpointSpec> {
-    slice.endpoints(port.name.as_deref(), service.publish_not_ready)
 }
 
 fn backends(route: &RouteEntry) -> Vec<Name> {

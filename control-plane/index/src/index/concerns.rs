@@ -33,7 +33,9 @@ impl Index {
                 slice.into_iter().flat_map(SliceEntry::ips).collect()
             }
             Kind::Service => self.service_entry(&name).map(|service| service.ips.clone()).unwrap_or_default(),
-            Kind::Workload => self.workload_entry(&name).into_iter().map(|workload| workload.ip).collect(),
+            Kind::Pod | Kind::Workload => {
+                self.workload_entry(&name).and_then(WorkloadEntry::own_ip).into_iter().collect()
+            }
             Kind::AuthorizationPolicy | Kind::HttpRoute | Kind::MeshPolicy | Kind::TrafficPolicy => Vec::new(),
         }
     }
@@ -72,7 +74,7 @@ impl Index {
                     }
                 }
             }
-            Kind::Workload => {
+            Kind::Pod | Kind::Workload => {
                 if let Some(workload) = self.workload_entry(&name) {
                     self.workload_concerns(workload, &mut affected);
                 }
@@ -104,6 +106,12 @@ impl Index {
         affected.extend([Affected::Inbound(workload.name.clone()), Affected::Destination(workload.ip)]);
         for service in self.services_of(workload) {
             affected.extend(service.keys().map(Affected::Endpoints));
+        }
+        // A slice that names its address names it, too.
+        for slice in workload.own_ip().into_iter().flat_map(|ip| self.slices_by_ip.of(&ip)) {
+            if let Some(slice) = self.slices.get(slice).and_then(|slot| slot.entry.as_ref()) {
+                self.each_port(&slice.service, |key| affected.extend([Affected::Endpoints(key)]));
+            }
         }
     }
 

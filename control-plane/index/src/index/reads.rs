@@ -117,9 +117,10 @@ impl Index {
         self.workload_at(ip.to_canonical()).map(|workload| workload.name.clone())
     }
 
-    /// Whether a workload with this identity and a proxy beside it exists.
+    /// Whether a Workload with this identity and a proxy beside it exists. Pods do not count: they have better proof (semantics 31).
     pub fn has_identity(&self, identity: &SpiffeId) -> bool {
-        self.workloads_by_identity.of(identity).filter_map(|name| self.workload_entry(name)).any(|found| found.meshed)
+        let workloads = self.workloads_by_identity.of(identity).filter(|name| self.pod_entry(name).is_none());
+        workloads.filter_map(|name| self.workload_entry(name)).any(|found| found.meshed)
     }
 
     /// Every workload with a proxy beside it.
@@ -136,10 +137,11 @@ impl Index {
         let slices = self.slices.keys().map(key(Kind::EndpointSlice));
         let routes = self.routes.keys().map(key(Kind::HttpRoute));
         let mesh = self.mesh.keys().map(key(Kind::MeshPolicy));
+        let pods = self.pods.keys().map(key(Kind::Pod));
         let services = self.services.keys().map(key(Kind::Service));
         let traffic = self.traffic.keys().map(key(Kind::TrafficPolicy));
         let workloads = self.workloads.keys().map(key(Kind::Workload));
-        authz.chain(slices).chain(routes).chain(mesh).chain(services).chain(traffic).chain(workloads)
+        authz.chain(slices).chain(routes).chain(mesh).chain(services).chain(traffic).chain(workloads).chain(pods)
     }
 
     /// What a service port is declared to speak: by the Service, else by a `MeshPolicy` for the port that it targets.
@@ -222,12 +224,20 @@ impl Index {
         self.services.get(name)?.entry.as_ref()
     }
 
+    /// The workload of a name: a Pod before a Workload that is called the same.
     pub(super) fn workload_entry(&self, name: &Name) -> Option<&WorkloadEntry> {
-        self.workloads.get(name)?.entry.as_ref()
+        self.pod_entry(name).or_else(|| self.workloads.get(name)?.entry.as_ref())
     }
 
+    pub(super) fn pod_entry(&self, name: &Name) -> Option<&WorkloadEntry> {
+        self.pods.get(name)?.entry.as_ref()?.as_ref()
+    }
+
+    /// Every workload: Workloads by name, then Pods by name.
     pub(super) fn workload_entries(&self) -> impl Iterator<Item = &WorkloadEntry> {
-        self.workloads.values().filter_map(|slot| slot.entry.as_ref())
+        let workloads = self.workloads.iter().filter(|(name, _)| self.pod_entry(name).is_none());
+        let pods = self.pods.values().filter_map(|slot| slot.entry.as_ref()?.as_ref());
+        workloads.filter_map(|(_, slot)| slot.entry.as_ref()).chain(pods)
     }
 
     pub(super) fn services_in(&self, namespace: &str) -> impl Iterator<Item = &ServiceEntry> {
@@ -235,7 +245,9 @@ impl Index {
     }
 
     pub(super) fn workloads_in(&self, namespace: &str) -> impl Iterator<Item = (&Name, &WorkloadEntry)> {
-        in_namespace(&self.workloads, namespace)
+        let workloads = in_namespace(&self.workloads, namespace).filter(|(name, _)| self.pod_entry(name).is_none());
+        let pods = in_namespace(&self.pods, namespace).filter_map(|(name, pod)| Some((name, pod.as_ref()?)));
+        workloads.chain(pods)
     }
 
     /// The workloads that a selector selects, by name.

@@ -81,7 +81,15 @@ impl Index {
                     }
                 }
             }),
+            Kind::Pod => status(self.pods.get(name)?, |pod, problems| {
+                if let Some(workload) = pod {
+                    self.workload_problems(workload, problems);
+                }
+            }),
             Kind::Workload => status(self.workloads.get(name)?, |workload, problems| {
+                if self.pod_entry(name).is_some() {
+                    problems.push(Problem::refused("metadata.name", "a Pod is called the same; it comes first"));
+                }
                 self.workload_problems(workload, problems);
             }),
         }

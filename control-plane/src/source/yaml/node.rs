@@ -7,7 +7,7 @@ use serde_json::{Map, Number, Value};
 use serde_saphyr::Spanned;
 
 use super::DocumentError;
-use super::path::{FieldPath, Segment};
+use crate::source::typed::{FieldPath, Segment};
 
 /// A thing and where it stands.
 #[derive(Debug)]

@@ -54,6 +54,20 @@ pub(super) fn mk_workload_with(name: &str, app: &str, ip: &str, more: Value) -> 
     weft("Workload", &meta, &spec)
 }
 
+/// A ready Pod of namespace `shop` with label `app=<app>`, with a proxy beside it.
+pub(super) fn mk_pod(name: &str, app: &str, ip: &str, more: Value) -> Object {
+    let mut spec = json!({
+        "serviceAccountName": app,
+        "initContainers": [{"name": "weft-proxy", "restartPolicy": "Always"}],
+        "containers": [{"name": "app", "ports": [{"name": "web", "containerPort": 8082}]}],
+    });
+    merge(&mut spec, more);
+    let mut meta = meta(name);
+    meta["labels"] = json!({"app": app});
+    let status = json!({"phase": "Running", "podIP": ip, "conditions": [{"type": "Ready", "status": "True"}]});
+    Object::Pod(Box::new(serde_json::from_value(json!({"metadata": meta, "spec": spec, "status": status})).unwrap()))
+}
+
 pub(super) fn mk_policy(kind: &str, name: &str, spec: Value) -> Object {
     weft(kind, &meta(name), &spec)
 }

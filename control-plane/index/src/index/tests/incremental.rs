@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use weft_model::resources::{Destination, InboundSpec, MeshSpec, ServiceSpec};
 use weft_model::{EndpointSpec, ServiceKey, WorkloadName};
 
-use super::fixtures::{index, key, mk_policy, mk_policy_in, mk_route_in, mk_service_with, mk_slice, mk_workload_with};
+use super::fixtures::{
+    index, key, mk_pod, mk_policy, mk_policy_in, mk_route_in, mk_service_with, mk_slice, mk_workload_with,
+};
 use crate::{Affected, Index, Object, ObjectKey, ObjectStatus};
 
 const APPS: [&str; 3] = ["a", "b", "c"];
@@ -40,6 +42,11 @@ fn object() -> impl Strategy<Value = Object> {
             mk_workload_with(WORKLOADS[name], app, ip, more)
         },
     );
+    // Some are called as Workloads are, some lie where a Workload or a slice's endpoint does, some nowhere.
+    let pod = (0..4usize, app(), 0..4u8, any::<bool>()).prop_map(|(name, app, ip, host)| {
+        let ip = ["10.0.0.1", "10.0.0.3", "192.0.2.3", ""][usize::from(ip)];
+        mk_pod(WORKLOADS[name], app, ip, json!({"hostNetwork": host}))
+    });
     let slice = (app(), app(), 1..6u8).prop_map(|(name, service, host)| {
         mk_slice(name, service, "p", 8080, json!([{"addresses": [format!("192.0.2.{host}")]}]))
     });
@@ -72,7 +79,7 @@ fn object() -> impl Strategy<Value = Object> {
         }
         mk_policy_in("MeshPolicy", if scope == 0 { "weft-system" } else { "shop" }, name, spec)
     });
-    prop_oneof![service, workload, slice, route, traffic, authz, mesh]
+    prop_oneof![service, workload, pod, slice, route, traffic, authz, mesh]
 }
 
 fn change() -> impl Strategy<Value = Change> {

@@ -4,10 +4,10 @@ use weft_model::policy::{ConnectTimeout, Ejection};
 use weft_model::resources::Destination;
 
 use super::fixtures::{
-    destination, endpoints, fields, index, key, mk_policy, mk_service, mk_service_with, mk_slice, mk_workload,
+    destination, endpoints, fields, index, key, mk_pod, mk_policy, mk_service, mk_service_with, mk_slice, mk_workload,
     mk_workload_with, service, status,
 };
-use crate::{Kind, ObjectKey};
+use crate::{Affected, Index, Kind, ObjectKey};
 
 #[test]
 fn a_service_is_found_at_its_address_and_only_at_its_ports() {
@@ -55,6 +55,20 @@ fn only_a_running_proxy_makes_an_identity() {
         mk_slice("hand-made", "web", "http", 8080, json!([{"addresses": ["10.0.0.3"]}])),
     ]);
     assert_eq!(endpoints(&index, "web", 80).into_values().collect::<Vec<_>>(), ["-", "-", "-"]);
+}
+
+#[test]
+fn whoever_is_known_at_a_slices_address_is_expected_there() {
+    let slice = mk_slice("hand-made", "web", "http", 8080, json!([{"addresses": ["10.0.0.3"]}]));
+    let pod = mk_pod("p", "other", "10.0.0.3", json!({}));
+    let mut index = index(&[mk_service("web", "10.96.0.1"), slice]);
+    let identity = |index: &Index| endpoints(index, "web", 80)["10.0.0.3:8080"].clone();
+    assert_eq!(identity(&index), "-");
+    let changes = index.apply(&pod);
+    assert_eq!(identity(&index), "other");
+    assert!(changes.affected.contains(&Affected::Endpoints(key("web", 80))), "{changes:?}");
+    index.delete(&pod.key());
+    assert_eq!(identity(&index), "-");
 }
 
 #[test]
@@ -143,7 +157,7 @@ fn traffic_policies_apply_to_service_and_port_by_precedence() {
         mk_policy("TrafficPolicy", "b", json!({"targetRefs": target(None), "connectTimeout": "2s"})),
         mk_policy("TrafficPolicy", "a", json!({"targetRefs": target(None), "connectTimeout": "3s"})),
     ]);
-    let timeout = |index: &crate::Index| index.endpoints(&key("web", 80), None).policy.connect_timeout;
+    let timeout = |index: &Index| index.endpoints(&key("web", 80), None).policy.connect_timeout;
     assert_eq!(timeout(&index), ConnectTimeout(std::time::Duration::from_secs(3)));
     assert_eq!(service(&index, "web").policy.unwrap().name(), "a");
     assert!(!status(&index, Kind::TrafficPolicy, "b").accepted);

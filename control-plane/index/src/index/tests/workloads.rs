@@ -2,8 +2,10 @@ use serde_json::json;
 use weft_model::WorkloadName;
 use weft_model::resources::Lifecycle;
 
-use super::fixtures::{endpoints, fields, inbound, index, key, mk_service, mk_workload, mk_workload_with, status};
-use crate::{Affected, Kind, ObjectKey};
+use super::fixtures::{
+    endpoints, fields, inbound, index, key, mk_pod, mk_service, mk_workload, mk_workload_with, status,
+};
+use crate::{Affected, Index, Kind, ObjectKey};
 
 #[test]
 fn a_terminating_workload_leaves_then_is_released() {
@@ -24,6 +26,27 @@ fn a_terminating_workload_leaves_then_is_released() {
     assert_eq!(inbound(&index, "a").lifecycle, Lifecycle::Released);
     index.apply(&mk_workload("a", "web", "10.0.0.1"));
     assert_eq!(inbound(&index, "a").lifecycle, Lifecycle::Serving, "it came back");
+}
+
+#[test]
+fn a_pod_comes_before_a_workload_of_the_same_name() {
+    let workload = mk_workload("a", "web", "10.0.0.1");
+    let pod = mk_pod("a", "web", "10.0.0.2", json!({}));
+    let mut index = index(&[mk_service("web", "10.96.0.1"), workload.clone(), pod.clone()]);
+    let found = |index: &Index| endpoints(index, "web", 80).into_keys().collect::<Vec<_>>();
+    assert_eq!(found(&index), ["10.0.0.2:8080"]);
+    assert_eq!(fields(&status(&index, Kind::Workload, "a")), ["metadata.name"]);
+    index.delete(&pod.key());
+    assert_eq!(found(&index), ["10.0.0.1:8080"], "nothing was lost");
+    assert!(status(&index, Kind::Workload, "a").accepted);
+}
+
+#[test]
+fn the_nodes_address_leads_to_no_pod() {
+    let host = mk_pod("a", "web", "10.0.0.1", json!({"hostNetwork": true}));
+    let index = index(&[mk_service("web", "10.96.0.1"), host]);
+    assert_eq!(endpoints(&index, "web", 80)["10.0.0.1:8080"], "-", "an endpoint, and nobody vouches for it");
+    assert_eq!(index.owner("10.0.0.1".parse().unwrap()), None);
 }
 
 #[test]

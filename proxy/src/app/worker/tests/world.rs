@@ -122,6 +122,7 @@ pub(super) fn config(name: &str, settings: Settings, ports: Ports) -> Config {
         control_plane: "127.0.0.1:1".parse().unwrap(),
         trust_anchors: "/none".into(),
         join_token_file: None,
+        service_account_token_file: None,
         state_dir: None,
         identity: identity(name),
         trust_domain: TrustDomain::default(),

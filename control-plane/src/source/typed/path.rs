@@ -4,21 +4,21 @@ use std::fmt;
 
 /// The way to a field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct FieldPath(Vec<Segment>);
+pub(in crate::source) struct FieldPath(Vec<Segment>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Segment {
+pub(in crate::source) enum Segment {
     Index(usize),
     Name(String),
 }
 
 impl FieldPath {
     /// Reads names that are joined by dots.
-    pub(super) fn parse(text: &str) -> Self {
+    pub(in crate::source) fn parse(text: &str) -> Self {
         Self(text.split('.').filter(|name| !name.is_empty()).map(|name| Segment::Name(name.to_owned())).collect())
     }
 
-    pub(super) fn of_ignored(path: &serde_ignored::Path<'_>) -> Self {
+    pub(in crate::source) fn of_ignored(path: &serde_ignored::Path<'_>) -> Self {
         use serde_ignored::Path;
         let (parent, segment) = match path {
             Path::Root => return Self::default(),
@@ -32,7 +32,7 @@ impl FieldPath {
     }
 
     /// Where an error happened; one about a field that is not known or missing names that field.
-    pub(super) fn of_error(path: &serde_path_to_error::Path, message: &str) -> Self {
+    pub(in crate::source) fn of_error(path: &serde_path_to_error::Path, message: &str) -> Self {
         let mut segments: Vec<Segment> = path
             .iter()
             .filter_map(|segment| match segment {
@@ -52,11 +52,11 @@ impl FieldPath {
     }
 
     /// Whether it is one of the root's own fields.
-    pub(super) fn is_one_of(&self, names: &[&str]) -> bool {
+    pub(in crate::source) fn is_one_of(&self, names: &[&str]) -> bool {
         matches!(self.0.as_slice(), [Segment::Name(name)] if names.contains(&name.as_str()))
     }
 
-    pub(super) fn segments(&self) -> &[Segment] {
+    pub(in crate::source) fn segments(&self) -> &[Segment] {
         &self.0
     }
 }

@@ -1,0 +1,218 @@
+//! Pods, as they are meant: workloads that Kubernetes runs. What is no workload at all — finished, or without an address yet — has
+//! no entry, and that is no fault of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use weft_model::bounds::{INBOUND_PORTS_MAX, NAME_BYTES_MAX, OPEN_PATHS_MAX, PATH_BYTES_MAX};
+use weft_model::{AppProtocol, SpiffeId, WorkloadName};
+
+use crate::index::IndexConfig;
+use crate::object::Name;
+use crate::problem::Problem;
+use crate::read::{Read, dialable, plain, port};
+use crate::workloads::{WorkloadEntry, WorkloadPortEntry};
+
+/// The container that the injector adds: a pod that has it is meshed.
+pub const PROXY_CONTAINER: &str = "weft-proxy";
+
+/// Inbound ports that the proxy does not capture.
+const SKIP_INBOUND_PORTS: &str = "config.weft.dev/skip-inbound-ports";
+
+/// The zone, as Kubernetes writes it onto pods from 1.35 on.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// Reads a Pod. An entry of `Some(None)`: it is no workload now.
+pub(crate) fn read(name: &Name, pod: &Pod, config: &IndexConfig) -> Read<Option<WorkloadEntry>> {
+    let (Some(spec), Some(status)) = (&pod.spec, &pod.status) else { return nothing() };
+    let is_over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let Some(address) = status.pod_ip.as_deref().filter(|ip| !ip.is_empty() && !is_over) else { return nothing() };
+    let ip = match dialable(address) {
+        Ok(ip) => ip,
+        Err(message) => return Read::refused(Problem::refused("status.podIP", message)),
+    };
+    let account = spec.service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
+    let identity = match SpiffeId::new(&config.trust_domain, &name.namespace, account) {
+        Ok(identity) => identity,
+        Err(error) => return Read::refused(Problem::refused("spec.serviceAccountName", error.to_string())),
+    };
+    let mut problems = Vec::new();
+    let host_network = spec.host_network.unwrap_or(false);
+    let labels = pod.metadata.labels.clone().unwrap_or_default();
+    let zone = labels.get(ZONE_LABEL).filter(|zone| !zone.is_empty() && plain(zone, NAME_BYTES_MAX).is_ok());
+    let entry = WorkloadEntry {
+        name: WorkloadName { namespace: Arc::clone(&name.namespace), name: Arc::clone(&name.name) },
+        ip,
+        // The node's address is that of many pods, and of none.
+        owns_address: !host_network,
+        identity,
+        meshed: !host_network && containers(spec).any(|container| container.name == PROXY_CONTAINER),
+        zone: zone.map(|zone| Arc::from(zone.as_str())),
+        labels,
+        ports: ports(spec, &mut problems),
+        uid: pod.metadata.uid.as_deref().map(Arc::from),
+        skip: skipped(pod, &mut problems),
+        ready: status.conditions.iter().flatten().any(|it| it.type_ == "Ready" && it.status == "True"),
+        terminating: pod.metadata.deletion_timestamp.is_some(),
+        weight: 1,
+        probes: probes(spec, &mut problems),
+    };
+    Read { entry: Some(Some(entry)), problems }
+}
+
+fn nothing() -> Read<Option<WorkloadEntry>> {
+    Read { entry: Some(None), problems: Vec::new() }
+}
+
+/// Containers that run as long as the pod does: also those among the init containers that are restarted.
+fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    let sidecars = spec.init_containers.iter().flatten().filter(|it| it.restart_policy.as_deref() == Some("Always"));
+    spec.containers.iter().chain(sidecars)
+}
+
+fn ports(spec: &PodSpec, problems: &mut Vec<Problem>) -> BTreeMap<u16, WorkloadPortEntry> {
+    let mut ports = BTreeMap::new();
+    for written in containers(spec).flat_map(|container| container.ports.iter().flatten()) {
+        if !matches!(written.protocol.as_deref(), None | Some("TCP")) {
+            continue;
+        }
+        let Some(number) = port(written.container_port) else { continue };
+        if ports.len() >= INBOUND_PORTS_MAX {
+            let message =
+                format!("more than {INBOUND_PORTS_MAX}; those beyond are treated as if they were not declared");
+            problems.push(Problem::refused("spec.containers", message));
+            break;
+        }
+        let protocol = AppProtocol::declared(None, written.name.as_deref());
+        ports.insert(number, WorkloadPortEntry { name: written.name.as_deref().map(Arc::from), protocol });
+    }
+    ports
+}
+
+fn skipped(pod: &Pod, problems: &mut Vec<Problem>) -> BTreeSet<u16> {
+    let annotations = pod.metadata.annotations.as_ref();
+    let text = annotations.and_then(|all| all.get(SKIP_INBOUND_PORTS)).map(String::as_str).unwrap_or_default();
+    let mut skip = BTreeSet::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        match part.parse::<u16>() {
+            Ok(number) if number != 0 => {
+                skip.insert(number);
+            }
+            _ => {
+                let message = format!("{part:?} is not a port; it is left out");
+                problems.push(Problem::refused(format!("metadata.annotations[{SKIP_INBOUND_PORTS}]"), message));
+            }
+        }
+    }
+    skip
+}
+
+/// What the kubelet asks for in the clear, exactly (semantics 41).
+fn probes(spec: &PodSpec, problems: &mut Vec<Problem>) -> BTreeMap<u16, BTreeSet<Arc<str>>> {
+    let mut open = BTreeMap::<u16, BTreeSet<Arc<str>>>::new();
+    for container in containers(spec) {
+        let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
+        for get in probes.into_iter().flatten().filter_map(|probe| probe.http_get.as_ref()) {
+            let Some(number) = probed_port(get, container) else { continue };
+            let path = path_of(get);
+            let paths = open.entry(number).or_default();
+            if paths.len() >= OPEN_PATHS_MAX || path.len() > PATH_BYTES_MAX {
+                let message =
+                    format!("port {number} is probed at too many or too long paths; {path:?} is not kept open");
+                problems.push(Problem::refused("spec.containers", message));
+                continue;
+            }
+            paths.insert(Arc::from(path));
+        }
+    }
+    open
+}
+
+fn probed_port(get: &HTTPGetAction, container: &Container) -> Option<u16> {
+    match &get.port {
+        IntOrString::Int(number) => port(*number),
+        IntOrString::String(name) => {
+            let named = container.ports.iter().flatten().find(|port| port.name.as_ref() == Some(name));
+            named.and_then(|found| port(found.container_port)).or_else(|| name.parse().ok().and_then(port))
+        }
+    }
+}
+
+/// The path as a policy sees it: without a query, with the slash that the kubelet puts before it.
+fn path_of(get: &HTTPGetAction) -> String {
+    let path = get.path.as_deref().unwrap_or_default();
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(change: impl FnOnce(&mut Value)) -> Read<Option<WorkloadEntry>> {
+        let mut pod = json!({
+            "metadata": {"name": "cart-0", "namespace": "shop", "uid": "u-1", "labels": {"app": "cart"},
+                "annotations": {"config.weft.dev/skip-inbound-ports": "9100, none"}},
+            "spec": {
+                "serviceAccountName": "cart",
+                "initContainers": [{"name": "weft-proxy", "restartPolicy": "Always"}, {"name": "migrate"}],
+                "containers": [{"name": "cart", "ports": [{"name": "http-api", "containerPort": 8080}, {"containerPort": 53, "protocol": "UDP"}],
+                    "readinessProbe": {"httpGet": {"path": "healthz?full=1", "port": "http-api"}},
+                    "livenessProbe": {"tcpSocket": {"port": 8080}}}],
+            },
+            "status": {"phase": "Running", "podIP": "10.244.0.7", "conditions": [{"type": "Ready", "status": "True"}]},
+        });
+        change(&mut pod);
+        let name = Name::new("shop", "cart-0");
+        read(&name, &serde_json::from_value(pod).unwrap(), &IndexConfig::default())
+    }
+
+    #[test]
+    fn a_pod_is_a_workload() {
+        let Read { entry, problems } = pod(|_| {});
+        let entry = entry.flatten().unwrap();
+        assert_eq!(entry.identity.as_str(), "spiffe://cluster.local/ns/shop/sa/cart");
+        assert_eq!((entry.ip.to_string().as_str(), entry.meshed, entry.ready), ("10.244.0.7", true, true));
+        assert_eq!(entry.uid.as_deref(), Some("u-1"));
+        assert_eq!(entry.ports.keys().copied().collect::<Vec<_>>(), [8080]);
+        assert!(entry.declared(8080).is_http());
+        assert_eq!(entry.skip, BTreeSet::from([9100]));
+        assert_eq!(entry.probes, BTreeMap::from([(8080, BTreeSet::from([Arc::from("/healthz")]))]));
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].message.contains("\"none\""), "{problems:?}");
+    }
+
+    #[test]
+    fn what_does_not_run_is_no_workload() {
+        for change in [
+            (|pod| pod["status"]["podIP"] = Value::Null) as fn(&mut Value),
+            |pod| pod["status"]["phase"] = json!("Succeeded"),
+            |pod| pod["status"]["phase"] = json!("Failed"),
+            |pod| pod["status"] = Value::Null,
+        ] {
+            let Read { entry, problems } = pod(change);
+            assert_eq!((entry, problems), (Some(None), vec![]));
+        }
+    }
+
+    #[test]
+    fn without_the_proxy_or_on_the_hosts_network_nothing_is_proven() {
+        let plain = pod(|pod| pod["spec"]["initContainers"] = json!([])).entry.flatten().unwrap();
+        assert!(!plain.meshed && plain.owns_address);
+        let host = pod(|pod| pod["spec"]["hostNetwork"] = json!(true)).entry.flatten().unwrap();
+        assert!(!host.meshed && !host.owns_address);
+        // An init container of that name that is not kept running is none of ours.
+        let ended = pod(|pod| pod["spec"]["initContainers"] = json!([{"name": "weft-proxy"}])).entry.flatten().unwrap();
+        assert!(!ended.meshed);
+    }
+
+    #[test]
+    fn a_pod_that_is_being_deleted_terminates() {
+        let entry = pod(|pod| pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z")).entry.flatten();
+        assert!(entry.unwrap().terminating);
+    }
+}

@@ -1,0 +1,103 @@
+//! The source, brought up: a directory with its thread, or a cluster with all that goes with it.
+
+use std::io;
+use std::sync::Arc;
+
+use kube::Client;
+use tokio::sync::{mpsc, watch};
+use weft_runtime::clock::WallClock;
+use weft_runtime::drain::Drain;
+use weft_runtime::task::Tasks;
+
+use super::AppError;
+use crate::ca::Authority;
+use crate::config::{Config, Source};
+use crate::hub::Hub;
+use crate::kubernetes::authority::Mirror;
+use crate::kubernetes::lease::Candidate;
+use crate::kubernetes::{bundle, client};
+use crate::serve::identity::TokenReviewer;
+use crate::source::{Seen, directory, kubernetes};
+
+/// Keeps a directory followed for as long as it lives.
+pub(super) type Following = directory::Following;
+
+/// Batches of changes that wait for the hub: it takes each in a moment.
+const SEEN_MAX: usize = 16;
+
+/// The cluster that we are the control plane of.
+pub(super) struct Cluster {
+    client: Client,
+    /// Whether this replica is the one that writes.
+    pub(super) leads: watch::Receiver<bool>,
+}
+
+impl Cluster {
+    /// Stands for election, and puts the authority's files where the authority will look for them.
+    pub(super) async fn join(
+        config: &Config,
+        clock: &WallClock,
+        tasks: &Tasks,
+        drain: &Drain,
+    ) -> Result<Self, AppError> {
+        let client = client().await.map_err(AppError::Cluster)?;
+        let (candidate, leads) = Candidate::new(&client, &config.namespace, config.replica.clone());
+        tasks.spawn("lease", candidate.run(drain.clone()));
+        let made = || super::open_authority(config, clock).map(drop);
+        let mirror = Mirror::open::<AppError>(&client, &config.namespace, &config.ca_dir, made).await?;
+        tasks.spawn("authority-secret", mirror.keep(leads.clone(), drain.clone()));
+        Ok(Self { client, leads })
+    }
+
+    /// What checks the tokens of pods.
+    pub(super) fn reviewer(&self) -> TokenReviewer {
+        TokenReviewer::Kubernetes(self.client.clone())
+    }
+
+    /// Writes the anchors into every labelled namespace from now on.
+    pub(super) fn tell_anchors(&self, authority: &Authority, tasks: &Tasks, drain: &Drain) {
+        let telling = bundle::keep(self.client.clone(), authority.subscribe(), self.leads.clone(), drain.clone());
+        tasks.spawn("trust-bundle", telling);
+    }
+}
+
+/// Follows the source; when this returns, the hub knows all that it held to begin with.
+pub(super) async fn follow(
+    config: &Config,
+    cluster: Option<&Cluster>,
+    hub: &Arc<Hub>,
+    tasks: &Tasks,
+    drain: &Drain,
+) -> Result<Option<Following>, AppError> {
+    let (sender, mut seen) = mpsc::channel::<Seen>(SEEN_MAX);
+    let following = match (&config.source, cluster) {
+        (Source::Directory(path), _) => {
+            if !path.is_dir() {
+                let missing = format!("{} is not a directory", path.display());
+                return Err(AppError::Source(io::Error::new(io::ErrorKind::NotADirectory, missing)));
+            }
+            Some(directory::follow(path, config.status_dir.as_deref(), sender).map_err(AppError::Source)?)
+        }
+        (Source::Kubernetes, Some(cluster)) => {
+            kubernetes::follow(&cluster.client, sender, tasks, drain);
+            None
+        }
+        (Source::Kubernetes, None) => return Err(AppError::Ended),
+    };
+    let first = seen.recv().await.ok_or(AppError::Ended)?;
+    hub.take(&first);
+    let (hub, drain) = (Arc::clone(hub), drain.clone());
+    tasks.spawn("source", async move {
+        // What a stop cuts off is read again at the next start.
+        loop {
+            tokio::select! {
+                () = drain.cut() => return,
+                seen = seen.recv() => match seen {
+                    Some(seen) => hub.take(&seen),
+                    None => return,
+                },
+            }
+        }
+    });
+    Ok(following)
+}

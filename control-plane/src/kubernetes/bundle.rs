@@ -1,0 +1,119 @@
+//! Whom to trust, told to pods: a ConfigMap in every namespace that is labelled for injection (semantics 34). The kubelet mounts it,
+//! and a container that starts after a rotation finds what holds then.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::api::{ObjectMeta, Patch, PatchParams};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, watcher};
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use weft_runtime::drain::Drain;
+use weft_tls::TrustBundle;
+
+/// The ConfigMap's name, in every labelled namespace.
+pub(crate) const NAME: &str = "weft-trust-bundle";
+/// Its one key.
+pub(crate) const KEY: &str = "anchors.pem";
+
+/// Namespaces whose pods get a proxy.
+const LABELLED: &str = "weft.dev/inject=enabled";
+/// Who has written what we write (server-side apply).
+const FIELD_MANAGER: &str = "weft-control-plane";
+/// How long it is waited before a write that failed is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// How often every ConfigMap is written again, for one that somebody changed or removed.
+const REWRITE_EVERY: Duration = Duration::from_secs(60);
+
+/// Writes the bundle into every labelled namespace, while this replica `leads` and until the drain is over.
+pub(crate) async fn keep(
+    client: Client,
+    mut bundle: watch::Receiver<Arc<TrustBundle>>,
+    mut leads: watch::Receiver<bool>,
+    drain: Drain,
+) {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let config = watcher::Config::default().labels(LABELLED);
+    let mut events = pin!(watcher(namespaces, config).default_backoff());
+    let mut labelled: BTreeMap<String, bool> = BTreeMap::new();
+    let mut due = Instant::now();
+    loop {
+        // Nothing is lost: each is a state that is looked at below, or an event that stays in its stream.
+        tokio::select! {
+            () = drain.cut() => return,
+            changed = bundle.changed() => if changed.is_err() { return } else { forget(&mut labelled) },
+            changed = leads.changed() => if changed.is_err() { return } else { forget(&mut labelled) },
+            event = events.next() => match event {
+                Some(Ok(event)) => note(&mut labelled, event),
+                Some(Err(error)) => tracing::warn!(%error, "labelled namespaces cannot be watched"),
+                None => return,
+            },
+            () = sleep_until(due) => {
+                if labelled.values().all(|written| *written) {
+                    forget(&mut labelled);
+                }
+            }
+        }
+        due = Instant::now() + REWRITE_EVERY;
+        if !*leads.borrow() {
+            continue;
+        }
+        let pem = bundle.borrow().to_pem();
+        for (namespace, written) in labelled.iter_mut().filter(|(_, written)| !**written) {
+            match write(&client, namespace, &pem).await {
+                Ok(()) => *written = true,
+                Err(error) => {
+                    tracing::warn!(
+                        namespace,
+                        error = &error as &dyn std::error::Error,
+                        "no trust bundle could be written"
+                    );
+                    due = Instant::now() + RETRY;
+                }
+            }
+        }
+    }
+}
+
+/// Takes in what became of a namespace.
+fn note(labelled: &mut BTreeMap<String, bool>, event: watcher::Event<Namespace>) {
+    let name = |namespace: Namespace| namespace.metadata.name.unwrap_or_default();
+    match event {
+        watcher::Event::Apply(namespace) | watcher::Event::InitApply(namespace) => {
+            let is_going = namespace.metadata.deletion_timestamp.is_some();
+            let name = name(namespace);
+            if is_going {
+                labelled.remove(&name);
+            } else {
+                labelled.entry(name).or_insert(false);
+            }
+        }
+        watcher::Event::Delete(namespace) => {
+            labelled.remove(&name(namespace));
+        }
+        watcher::Event::Init => labelled.clear(),
+        watcher::Event::InitDone => {}
+    }
+}
+
+/// Everything is to be written again.
+fn forget(labelled: &mut BTreeMap<String, bool>) {
+    labelled.values_mut().for_each(|written| *written = false);
+}
+
+async fn write(client: &Client, namespace: &str, pem: &str) -> Result<(), kube::Error> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let map = ConfigMap {
+        metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+        data: Some(BTreeMap::from([(KEY.to_owned(), pem.to_owned())])),
+        ..ConfigMap::default()
+    };
+    // It is ours alone: what somebody else wrote there would be trusted by every proxy of the namespace.
+    api.patch(NAME, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&map)).await.map(drop)
+}

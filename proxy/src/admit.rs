@@ -73,10 +73,11 @@ pub(crate) fn inbound(
     routed: Routed,
     mut decided: impl FnMut(Option<&PolicyId>, Decided),
 ) -> Result<Admitted, Refusal> {
-    if asked.peer.is_none() && policies.mtls(asked.port) == MtlsMode::Strict {
+    let request = asked.request.map(|(method, path)| L7View { method, path });
+    let is_closed = asked.peer.is_none() && policies.mtls(asked.port) == MtlsMode::Strict;
+    if is_closed && !is_probe(policies, asked) {
         return Err(Reason::PlaintextRefused.into());
     }
-    let request = asked.request.map(|(method, path)| L7View { method, path });
     policies.audit(asked.port, asked.peer, request, |policy| decided(Some(policy), Decided::Audit));
     match policies.judge(asked.port, asked.peer, request) {
         Verdict::Allow { by } => {
@@ -88,6 +89,13 @@ pub(crate) fn inbound(
             Err(Refusal { reason: Reason::Authorization, policy: by.cloned() })
         }
     }
+}
+
+/// Whether a request is the kubelet's, which has no identity: it reads a path that is probed, written exactly so. Otherwise what is
+/// judged here and what the application reads might be two things.
+fn is_probe(policies: &Policies, asked: Asked<'_>) -> bool {
+    let Some((method, Some(path))) = asked.request else { return false };
+    path.is_unchanged() && policies.is_open(asked.port, Some(L7View { method, path: Some(path) }))
 }
 
 /// What a policy did.

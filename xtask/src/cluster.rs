@@ -11,14 +11,15 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
-use crate::packages;
 use crate::workspace::{self, Workspace, check};
+use crate::{images, packages};
 
 const HELP: &str = "\
 Usage: cargo xtask cluster <command>
 
 Commands:
   up              builds what is not built yet (the first time ten minutes of one core) and starts a cluster
+  load            makes Weft's images and puts them into it
   down            ends it with everything in it
   run COMMAND...  a command inside of the cluster's network, with an administrator's KUBECONFIG: run kubectl get pods -A
 ";
@@ -40,6 +41,10 @@ pub(crate) fn run(words: &[&str]) -> anyhow::Result<ExitCode> {
             Cluster::of(&workspace.root, workspace.cache()).up()?;
             println!("try: cargo xtask cluster run kubectl get pods --all-namespaces");
         }
+        ["load"] => {
+            let workspace = Workspace::open()?;
+            Cluster::of(&workspace.root, workspace.cache()).load(&workspace)?;
+        }
         ["down"] => here()?.down()?,
         ["run", command, args @ ..] => {
             let status =
@@ -48,7 +53,7 @@ pub(crate) fn run(words: &[&str]) -> anyhow::Result<ExitCode> {
             return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
         }
         ["help" | "--help" | "-h"] => print!("{HELP}"),
-        _ => bail!("one of up, down, run COMMAND is expected\n\n{HELP}"),
+        _ => bail!("one of up, load, down, run COMMAND is expected\n\n{HELP}"),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -81,6 +86,24 @@ impl Cluster {
         check(&mut self.script("up.sh"))?;
         println!("the cluster is ready after {:.1} s", begun.elapsed().as_secs_f64());
         Ok(())
+    }
+
+    /// Makes Weft's images, as quick to build as the demo's programs, and puts them into the cluster that runs.
+    pub(crate) fn load(&self, workspace: &Workspace) -> anyhow::Result<()> {
+        let images = images::make(workspace, "demo")?;
+        check(self.script("load.sh").args(images))
+    }
+
+    /// Prints what Weft's own pods said, for whoever reads a failure and has no cluster to look into any more.
+    pub(crate) fn tell_logs(&self) {
+        for deployment in ["weft-control-plane", "weft-injector"] {
+            let selector = format!("app={deployment}");
+            let args = ["--namespace", "weft-system", "logs", "--prefix", "--tail", "100", "--selector", &selector];
+            let told = self.command("kubectl").and_then(|mut kubectl| check(kubectl.args(args)));
+            if let Err(error) = told {
+                eprintln!("no logs of {deployment}: {error:#}");
+            }
+        }
     }
 
     /// Ends it. Nothing happens where none runs.

@@ -9,6 +9,7 @@ mod bench;
 mod cluster;
 mod demo;
 mod r#gen;
+mod images;
 mod measure;
 mod packages;
 mod test;
@@ -32,6 +33,7 @@ Commands:
   bench [args]   measures Weft beside its peers; `cargo xtask bench --help` tells more
   cluster up|down|run COMMAND...
                  a real Kubernetes of one node, out of everybody's way; as root
+  images         Weft's images, from static programs and without an engine; prints their files
   gen [--check]  writes the generated code, or checks that it is current
   help           this page
 
@@ -58,6 +60,7 @@ fn dispatch(words: &[&str]) -> anyhow::Result<ExitCode> {
         ["measure", rest @ ..] => measure::run(rest)?,
         ["cluster", rest @ ..] => return cluster::run(rest),
         ["tidy"] => tidy::run(&workspace::root()?)?,
+        ["images"] => drop(images::make(&workspace::Workspace::open()?, "release")?),
         ["gen"] => r#gen::run(false)?,
         ["gen", "--check"] => r#gen::run(true)?,
         ["help" | "--help" | "-h"] => print!("{HELP}"),

@@ -27,6 +27,8 @@ pub(crate) struct Workspace {
 pub(crate) enum Output {
     /// The fuzz targets, instrumented.
     Fuzz,
+    /// Programs that need no library, for images.
+    Static,
     /// Everything else.
     Main,
 }
@@ -61,6 +63,18 @@ impl Workspace {
         cargo_in(&self.root.join("fuzz"), &self.target(Output::Fuzz))
     }
 
+    /// Cargo, linking programs that run in any root file system. Kept apart: with other flags everything is compiled anew.
+    pub(crate) fn cargo_static(&self) -> Command {
+        let mut cargo = cargo_in(&self.root, &self.target(Output::Static));
+        cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
+        cargo
+    }
+
+    /// Where [`Workspace::cargo_static`] leaves its programs.
+    pub(crate) fn static_programs(&self, profile: &str) -> PathBuf {
+        self.target(Output::Static).join(TRIPLE).join(profile)
+    }
+
     /// Where `--profile demo` leaves its programs.
     pub(crate) fn programs(&self) -> PathBuf {
         self.target(Output::Main).join("demo")
@@ -87,14 +101,14 @@ impl Workspace {
         }
         let (directory, profiles) = match output {
             Output::Fuzz => (self.root.join("fuzz"), ["dev", "release"]),
-            Output::Main => (self.root.clone(), ["dev", "demo"]),
+            Output::Main | Output::Static => (self.root.clone(), ["dev", "demo"]),
         };
         let lock_file = directory.join("Cargo.lock");
         let text = fs::read_to_string(&lock_file).with_context(|| format!("reading {}", lock_file.display()))?;
         for profile in profiles {
             let mut clean = cargo_in(&directory, &target);
             clean.args(["clean", "--quiet", "--profile", profile]);
-            if matches!(output, Output::Fuzz) {
+            if matches!(output, Output::Fuzz | Output::Static) {
                 clean.args(["--target", TRIPLE]);
             }
             for name in local_packages(&text) {
@@ -108,12 +122,13 @@ impl Workspace {
     fn target(&self, output: Output) -> PathBuf {
         match output {
             Output::Fuzz => self.cache.join("fuzz-target"),
+            Output::Static => self.cache.join("static-target"),
             Output::Main => self.cache.join("target"),
         }
     }
 }
 
-/// What the fuzz targets are built for; named, so that build scripts are not instrumented.
+/// What the fuzz targets and the programs of images are built for; named, so that build scripts are built as usual.
 pub(crate) const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// The checkout this program belongs to.

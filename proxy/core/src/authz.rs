@@ -157,6 +157,11 @@ impl Policies {
         self.port(port).mtls
     }
 
+    /// Whether the request reads a path of the port that stays open: a probe's (semantics 41).
+    pub fn is_open(&self, port: u16, request: Option<L7View<'_>>) -> bool {
+        self.port(port).is_open(request)
+    }
+
     /// What the port is declared to speak.
     pub fn protocol(&self, port: u16) -> AppProtocol {
         self.port(port).protocol

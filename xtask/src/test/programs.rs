@@ -18,6 +18,13 @@ pub(super) fn tests(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
     executables(workspace.cargo().args(["test", "--profile", "demo", "--package", "weft-tests", "--tests", "--no-run"]))
 }
 
+/// Builds the tests that run on a cluster.
+pub(super) fn cluster_tests(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["test", "--profile", "demo", "--package", "weft-tests-kubernetes", "--test", "cluster", "--no-run"]);
+    executables(&mut cargo)?.pop().context("no test was built")
+}
+
 /// Builds the peers that are not ours and no package holds: a gRPC client and server on grpc-go.
 ///
 /// Go looks at every file again and fetches what its cache lacks, so it is only asked where something has changed: once built,

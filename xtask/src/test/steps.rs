@@ -6,6 +6,7 @@ use anyhow::bail;
 
 use super::unprivileged::Stage;
 use super::{Step, fuzz, programs};
+use crate::cluster::Cluster;
 use crate::workspace::{Workspace, check};
 use crate::{bench, r#gen, packages, tidy};
 
@@ -39,6 +40,12 @@ pub(super) const ALL: &[Step] = &[
         needs: "user namespaces",
         claim: "the same as an unprivileged user, with nft, iptables and ip off the PATH",
         run: netns_unprivileged,
+    },
+    Step {
+        name: "kubernetes",
+        needs: "root, Go and its modules' registry or a filled cache; or KUBECONFIG",
+        claim: "Weft holds on a real Kubernetes",
+        run: kubernetes,
     },
     Step {
         name: "fuzz",
@@ -111,6 +118,20 @@ fn demo_unprivileged(workspace: &Workspace) -> anyhow::Result<()> {
     let files = programs::build(workspace)?;
     let stage = Stage::new(&files)?;
     check(stage.command(&workspace.programs().join("weft"))?.args(["demo", "--plain"]))
+}
+
+fn kubernetes(workspace: &Workspace) -> anyhow::Result<()> {
+    let test = programs::cluster_tests(workspace)?;
+    let cluster = Cluster::of(&workspace.root, workspace.cache());
+    cluster.up()?;
+    let tested = cluster.load(workspace).and_then(|()| {
+        // Each test waits for Kubernetes most of its time.
+        check(cluster.command(&test.to_string_lossy())?.arg("--test-threads=4"))
+    });
+    if tested.is_err() {
+        cluster.tell_logs();
+    }
+    tested.and(cluster.down())
 }
 
 fn need_root(step: &str) -> anyhow::Result<()> {

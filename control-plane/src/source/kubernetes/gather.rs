@@ -53,7 +53,10 @@ impl Gatherer {
                 let key = self.apply(kind, object);
                 self.listed.entry(kind).or_default().insert(key);
             }
-            watcher::Event::InitDone => self.listed(kind),
+            watcher::Event::InitDone => {
+                self.listed(kind);
+                self.news |= self.unwatched.remove(&kind).is_some();
+            }
             watcher::Event::Apply(object) => {
                 self.apply(kind, object);
             }
@@ -141,7 +144,7 @@ impl Gatherer {
         for key in gone {
             self.delete(&key);
         }
-        self.news |= self.unwatched.remove(&kind).is_some() | self.awaited.remove(&kind);
+        self.news |= self.awaited.remove(&kind);
     }
 }
 
@@ -217,6 +220,7 @@ mod tests {
         let seen = gatherer.seen().unwrap();
         assert_eq!(told(&seen), ["+Service/shop/a"]);
         assert_eq!(seen.problems.len(), 1, "{:?}", seen.problems);
+        gatherer.fail(Kind::HttpRoute, "the cluster has no HTTPRoute".to_owned(), true);
         assert_eq!(gatherer.seen(), None, "told once");
     }
 

@@ -6,6 +6,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use weft_model::AppProtocol;
 use weft_model::policy::{AuthzAction, AuthzPolicy, AuthzRule, DefaultAuthorization, MtlsMode, OperationMatch};
+use weft_model::resources::InboundPort;
 use weft_tls::Alpn;
 
 use super::world::{
@@ -51,6 +52,37 @@ async fn a_permissive_port_takes_plaintext_and_a_strict_one_does_not() {
         pair.server.wait_for_event(Event::PlaintextRefused, 2).await;
         // Mesh TLS passes.
         drop(pair.open_carried().await);
+    }
+}
+
+#[tokio::test]
+async fn a_strict_port_lets_the_kubelet_probe_what_it_was_told_to() {
+    let pair = pair(V4).await;
+    pair.server_policy(|spec| {
+        spec.mtls = MtlsMode::Strict;
+        let port = inbound_port(pair.app_port(), AppProtocol::Http);
+        spec.ports = vec![InboundPort { mtls: MtlsMode::Strict, open_paths: vec!["/healthz".into()], ..port }];
+    });
+    for (line, want) in [
+        ("GET /healthz HTTP/1.1", 200),
+        ("GET /healthz?full=1 HTTP/1.1", 200),
+        ("GET / HTTP/1.1", 403),
+        ("GET /healthz/x HTTP/1.1", 403),
+        ("GET //healthz HTTP/1.1", 403),
+        ("GET /%68ealthz HTTP/1.1", 403),
+        ("POST /healthz HTTP/1.1", 403),
+    ] {
+        let mut kubelet = pair.server.knock().await;
+        let request = format!("{line}\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+        let asked = ask(&mut kubelet, &request);
+        let served = async {
+            let mut app = pair.accept().await;
+            head(&mut app).await;
+            app.write_all(OK.as_bytes()).await.unwrap();
+            app
+        };
+        let answer = if want == 200 { tokio::join!(asked, served).0 } else { asked.await };
+        assert_eq!(status(&answer), want, "{line}");
     }
 }
 

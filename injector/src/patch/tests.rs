@@ -1,0 +1,102 @@
+use serde_json::{Value, json};
+
+use super::{INIT, Installation, Outcome, PROXY, Skip, inject};
+
+fn installation() -> Installation {
+    Installation {
+        image: "weft.test/weft:1".to_owned(),
+        control_plane: "weft-control-plane.weft-system.svc:14010".to_owned(),
+        trust_domain: "cluster.local".to_owned(),
+    }
+}
+
+fn pod() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "cart-0", "labels": {"app": "cart"}},
+        "spec": {
+            "ofANewerVersion": {"kept": true},
+            "initContainers": [{"name": "migrate", "image": "cart:1"}],
+            "containers": [{"name": "cart", "image": "cart:1"}],
+        },
+    })
+}
+
+fn injected(pod: &Value) -> Value {
+    match inject(pod, &installation()) {
+        Ok(Outcome::Injected(pod)) => pod,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    list.as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn the_proxy_comes_first_and_the_rest_stays_as_it_was() {
+    let with = injected(&pod());
+    assert_eq!(names(&with["spec"]["initContainers"]), [INIT, PROXY, "migrate"]);
+    assert_eq!(names(&with["spec"]["containers"]), ["cart"]);
+    let proxy = &with["spec"]["initContainers"][1];
+    assert_eq!(proxy["restartPolicy"], "Always");
+    assert_eq!(proxy["securityContext"]["runAsUser"], 2140);
+    assert_eq!(proxy["securityContext"]["capabilities"], json!({"drop": ["ALL"]}));
+    // Without what was added it is what was written.
+    let mut without = with.clone();
+    without["spec"]["initContainers"].as_array_mut().unwrap().drain(..2);
+    without["spec"].as_object_mut().unwrap().remove("volumes");
+    without["metadata"].as_object_mut().unwrap().remove("annotations");
+    assert_eq!(without, pod());
+    // Every volume that is mounted is there.
+    let volumes = names(&with["spec"]["volumes"]);
+    assert!(names(&proxy["volumeMounts"]).iter().all(|mounted| volumes.contains(mounted)), "{volumes:?}");
+}
+
+#[test]
+fn a_pod_is_injected_once() {
+    let once = injected(&pod());
+    assert_eq!(inject(&once, &installation()), Ok(Outcome::Skipped(Skip::HasProxy)));
+}
+
+#[test]
+fn some_pods_are_left_alone() {
+    for (pointer, value, why) in [
+        ("/metadata/labels", json!({"weft.dev/inject": "disabled"}), Skip::Disabled),
+        ("/metadata/annotations", json!({"kubernetes.io/config.mirror": "1"}), Skip::Static),
+        ("/spec/hostNetwork", json!(true), Skip::HostNetwork),
+    ] {
+        let mut pod = pod();
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        pod.pointer_mut(parent).unwrap()[name] = value;
+        assert_eq!(inject(&pod, &installation()), Ok(Outcome::Skipped(why)), "{pointer}");
+        assert!(!why.as_str().is_empty());
+    }
+}
+
+#[test]
+fn settings_of_the_pod_reach_the_containers() {
+    let mut pod = pod();
+    pod["metadata"]["annotations"] = json!({
+        "config.weft.dev/skip-inbound-ports": "9100",
+        "config.weft.dev/proxy-cpu-limit": "2",
+        "config.weft.dev/log-level": "debug",
+    });
+    let with = injected(&pod);
+    let [init, proxy] = [0, 1].map(|i| &with["spec"]["initContainers"][i]);
+    assert_eq!(init["env"], json!([{"name": "WEFT_SKIP_INBOUND_PORTS", "value": "9100"}]));
+    assert_eq!(proxy["resources"]["limits"]["cpu"], "2");
+    assert!(proxy["env"].as_array().unwrap().contains(&json!({"name": "WEFT_LOG", "value": "debug"})));
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_its_field() {
+    let mut bad = pod();
+    bad["metadata"]["annotations"] = json!({"config.weft.dev/proxy-cpu-limit": "much"});
+    let problems = inject(&bad, &installation()).unwrap_err();
+    assert_eq!(problems[0].field, "metadata.annotations[config.weft.dev/proxy-cpu-limit]");
+    let mut ours = pod();
+    ours["spec"]["containers"][0]["securityContext"] = json!({"runAsUser": 2140});
+    assert_eq!(inject(&ours, &installation()).unwrap_err()[0].field, "spec.containers[0].securityContext.runAsUser");
+    assert!(inject(&json!({"metadata": {}}), &installation()).is_err());
+}

@@ -1,0 +1,5 @@
+//! Weft on a real Kubernetes. Each test has namespaces of its own; what they share is the mesh.
+
+mod inject;
+mod policy;
+mod traffic;

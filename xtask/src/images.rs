@@ -1,0 +1,61 @@
+//! `cargo xtask images`: Weft's images, as OCI layouts made from static programs by `tests/kubernetes/image.sh`: no engine, no
+//! registry, nothing in them but the programs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context as _;
+
+use crate::workspace::{Output, TRIPLE, Workspace, check};
+
+/// An image and its programs.
+struct Image {
+    name: &'static str,
+    programs: &'static [&'static str],
+    /// As whom it runs where nobody says otherwise.
+    user: &'static str,
+}
+
+const IMAGES: [Image; 2] = [
+    Image { name: "control-plane", programs: &["weft-control-plane", "weft-injector"], user: "65532:65532" },
+    Image { name: "proxy", programs: &["weft-proxy", "weft-init"], user: "2140:2140" },
+];
+
+/// Builds the programs and makes the images. Returns their files.
+pub(crate) fn make(workspace: &Workspace, profile: &str) -> anyhow::Result<Vec<PathBuf>> {
+    workspace.claim(Output::Static)?;
+    let mut cargo = workspace.cargo_static();
+    cargo.args(["build", "--profile", profile, "--target", TRIPLE, "--bins"]);
+    for program in IMAGES.iter().flat_map(|image| image.programs) {
+        cargo.args(["--package", program]);
+    }
+    check(&mut cargo)?;
+    let built = workspace.static_programs(profile);
+    let directory = workspace.cache().join("images");
+    fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
+    IMAGES.iter().map(|image| image.make(workspace, &built, &directory)).collect()
+}
+
+impl Image {
+    fn make(&self, workspace: &Workspace, built: &Path, directory: &Path) -> anyhow::Result<PathBuf> {
+        let root = directory.join(format!("{}.root", self.name));
+        if root.exists() {
+            fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
+        }
+        fs::create_dir_all(&root).with_context(|| format!("creating {}", root.display()))?;
+        for program in self.programs {
+            let (from, to) = (built.join(program), root.join(program));
+            check(Command::new("strip").arg("-o").arg(&to).arg(&from))?;
+        }
+        let file = directory.join(format!("{}.tar", self.name));
+        let name = format!("docker.io/weft/{}:{}", self.name, env!("CARGO_PKG_VERSION"));
+        let first = self.programs.first().context("an image without a program")?;
+        let mut script = Command::new(workspace.root.join("tests/kubernetes/image.sh"));
+        script.arg(&file).arg(name).arg(&root).arg(format!("entrypoint=/{first}")).arg(format!("user={}", self.user));
+        check(&mut script)?;
+        fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
+        println!("{}", file.display());
+        Ok(file)
+    }
+}

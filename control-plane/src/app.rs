@@ -82,6 +82,9 @@ impl App {
         let admin = pages.start(log, &metrics, &clock, &kick).map_err(AppError::Listen)?;
 
         let following = source::follow(&config, cluster.as_ref(), &hub, &tasks, &drain).await?;
+        if let Some(cluster) = &cluster {
+            cluster.tell_status(&hub, &tasks, &drain);
+        }
         if let Some(path) = &config.status_dir {
             let dir = StatusDir::open(path).map_err(AppError::StatusDir)?;
             tasks.spawn("status", status::keep(dir, Arc::clone(&hub), drain.clone()));

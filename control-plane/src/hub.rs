@@ -87,6 +87,8 @@ struct State {
     /// Changes that are not acknowledged by all yet.
     unsettled: BTreeMap<u64, Unsettled>,
     files: Vec<FileProblem>,
+    /// What Kubernetes calls the version of a resource that was taken in last.
+    generations: BTreeMap<ObjectKey, i64>,
     /// Whether proxies are told wider networks than there are addresses.
     widened: bool,
     /// The metric of that name.
@@ -116,6 +118,7 @@ impl Hub {
             departures: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             files: Vec::new(),
+            generations: BTreeMap::new(),
             widened: false,
             answers_computed: metrics.answers_computed.clone(),
         };
@@ -127,6 +130,7 @@ impl Hub {
         let mut state = self.state();
         let mut affected = BTreeSet::new();
         for event in &seen.events {
+            state.count_generation(event);
             let changes = match event {
                 Event::Apply(object) => state.index.apply(object),
                 Event::Delete(key) => state.index.delete(key),
@@ -232,6 +236,16 @@ fn gauge(count: usize) -> i64 {
 }
 
 impl State {
+    fn count_generation(&mut self, event: &Event) {
+        match event {
+            Event::Apply(object) => match object.generation() {
+                Some(generation) => drop(self.generations.insert(object.key(), generation)),
+                None => drop(self.generations.remove(&object.key())),
+            },
+            Event::Delete(key) => drop(self.generations.remove(key)),
+        }
+    }
+
     /// Says in the log what of new versions is not in force. Once all were taken in: files may be read in any order.
     fn complain(&self, events: &[Event]) {
         for event in events {

@@ -7,6 +7,7 @@ pub mod authority;
 pub(crate) mod bundle;
 pub(crate) mod lease;
 pub(crate) mod review;
+pub(crate) mod status;
 
 use std::time::Duration;
 

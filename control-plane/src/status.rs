@@ -17,10 +17,10 @@ use crate::hub::{Hub, Report};
 
 /// How long news is collected before files are written: a rollout is one write per resource, not one per
 /// acknowledgement.
-const COLLECT: Duration = Duration::from_millis(100);
+pub(crate) const COLLECT: Duration = Duration::from_millis(100);
 
 /// At most this share of the time goes into status: in a large mesh where something changes all the time it comes less often.
-const SHARE_MAX: u32 = 10;
+pub(crate) const SHARE_MAX: u32 = 10;
 
 /// What of the source cannot be taken.
 const PROBLEMS: &str = "problems.json";
@@ -138,6 +138,7 @@ mod tests {
             namespace: "shop".to_owned(),
             name: (*name).to_owned(),
             version: 1,
+            generation: None,
             accepted: true,
             resolved_refs: true,
             problems: Vec::new(),

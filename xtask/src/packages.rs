@@ -52,6 +52,7 @@ pub(crate) const CLUSTER: &[Package] = &[
     Package { name: "iproute2", program: "ip", why: "makes the node's network" },
     Package { name: "iptables", program: "iptables", why: "the port mapping of containers" },
     Package { name: "nftables", program: "nft", why: "the rules of kube-proxy" },
+    Package { name: "nghttp2-client", program: "h2load", why: "the load of pods" },
     Package { name: "openssl", program: "openssl", why: "the certificates of the cluster's parts" },
     Package { name: "runc", program: "runc", why: "starts a container" },
 ];

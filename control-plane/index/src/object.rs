@@ -53,6 +53,11 @@ impl Object {
         ObjectKey::new(self.kind(), namespace, meta.name.as_deref().unwrap_or_default())
     }
 
+    /// Which of its versions it is, as Kubernetes counts them; `None` where nobody counts.
+    pub fn generation(&self) -> Option<i64> {
+        self.meta().generation
+    }
+
     fn meta(&self) -> &ObjectMeta {
         match self {
             Self::AuthorizationPolicy(o) => &o.metadata,

@@ -15,7 +15,7 @@ use crate::config::{Config, Source};
 use crate::hub::Hub;
 use crate::kubernetes::authority::Mirror;
 use crate::kubernetes::lease::Candidate;
-use crate::kubernetes::{bundle, client};
+use crate::kubernetes::{bundle, client, status};
 use crate::serve::identity::TokenReviewer;
 use crate::source::{Seen, directory, kubernetes};
 
@@ -52,6 +52,12 @@ impl Cluster {
     /// What checks the tokens of pods.
     pub(super) fn reviewer(&self) -> TokenReviewer {
         TokenReviewer::Kubernetes(self.client.clone())
+    }
+
+    /// Writes the status of every resource from now on.
+    pub(super) fn tell_status(&self, hub: &Arc<Hub>, tasks: &Tasks, drain: &Drain) {
+        let telling = status::keep(self.client.clone(), Arc::clone(hub), self.leads.clone(), drain.clone());
+        tasks.spawn("status", telling);
     }
 
     /// Writes the anchors into every labelled namespace from now on.

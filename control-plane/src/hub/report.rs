@@ -48,6 +48,9 @@ pub struct ResourceReport {
     pub name: String,
     /// Which of its versions is in force; 0: none ever was.
     pub version: u64,
+    /// What Kubernetes calls the newest version, in force or not; `None` for a directory's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
     /// Whether all of the newest version is in force.
     pub accepted: bool,
     /// Whether all its references resolve.
@@ -161,6 +164,7 @@ impl State {
             namespace: key.namespace.to_string(),
             name: key.name.to_string(),
             version: status.version,
+            generation: self.generations.get(key).copied(),
             accepted,
             resolved_refs: status.resolved_refs,
             problems,

@@ -1,4 +1,4 @@
-//! Kubernetes' API, watched. One watch a kind, all from one table; [`gather::Gatherer`] puts together what they say, and tells
+//! Kubernetes' API, watched. One watch a kind; [`gather::Gatherer`] puts together what they say, and tells
 //! nothing before the whole of every kind is known: a proxy is never told that something is not there because its list was late.
 //!
 //! A watch that breaks is opened again where it stopped, or lists anew (kube's `watcher`); until then what was told holds.
@@ -28,26 +28,8 @@ const SAID_MAX: usize = 512;
 /// How often it is said in the log what is still waited for at the start.
 const REMIND_EVERY: Duration = Duration::from_secs(10);
 
-/// A kind that is watched, and which of its resources.
-struct Watched {
-    kind: Kind,
-    plural: &'static str,
-    labels: Option<&'static str>,
-}
-
 /// Slices that Kubernetes derives from Pods are not read: the Pods themselves say it earlier, and say who they are.
 const HAND_MADE: &str = "endpointslice.kubernetes.io/managed-by!=endpointslice-controller.k8s.io";
-
-const WATCHED: [Watched; 8] = [
-    Watched { kind: Kind::AuthorizationPolicy, plural: "authorizationpolicies", labels: None },
-    Watched { kind: Kind::EndpointSlice, plural: "endpointslices", labels: Some(HAND_MADE) },
-    Watched { kind: Kind::HttpRoute, plural: "httproutes", labels: None },
-    Watched { kind: Kind::MeshPolicy, plural: "meshpolicies", labels: None },
-    Watched { kind: Kind::Pod, plural: "pods", labels: None },
-    Watched { kind: Kind::Service, plural: "services", labels: None },
-    Watched { kind: Kind::TrafficPolicy, plural: "trafficpolicies", labels: None },
-    Watched { kind: Kind::Workload, plural: "workloads", labels: None },
-];
 
 /// What one watch said.
 enum Said {
@@ -58,13 +40,13 @@ enum Said {
 /// Watches every kind; what is seen comes in by `seen`, the first time when everything is known. Ends with the drain.
 pub(crate) fn follow(client: &Client, seen: mpsc::Sender<Seen>, tasks: &Tasks, drain: &Drain) {
     let (say, said) = mpsc::channel(SAID_MAX);
-    for watched in WATCHED {
+    for kind in Kind::ALL {
         let (client, say, drain) = (client.clone(), say.clone(), drain.clone());
         tasks.spawn("watch-kind", async move {
             // What was not said before the end concerns nobody any more.
             tokio::select! {
                 () = drain.cut() => {}
-                () = watch(client, watched, say) => {}
+                () = watch(client, kind, say) => {}
             }
         });
     }
@@ -72,22 +54,37 @@ pub(crate) fn follow(client: &Client, seen: mpsc::Sender<Seen>, tasks: &Tasks, d
 }
 
 /// The resource of a kind, as the API server names it.
-pub(crate) fn resource(kind: Kind, plural: &str) -> ApiResource {
+pub(crate) fn resource(kind: Kind) -> ApiResource {
     let (group, version) = kind.api_version().split_once('/').unwrap_or(("", kind.api_version()));
     ApiResource {
         group: group.to_owned(),
         version: version.to_owned(),
         api_version: kind.api_version().to_owned(),
         kind: kind.as_str().to_owned(),
-        plural: plural.to_owned(),
+        plural: plural(kind).to_owned(),
+    }
+}
+
+fn plural(kind: Kind) -> &'static str {
+    match kind {
+        Kind::AuthorizationPolicy => "authorizationpolicies",
+        Kind::EndpointSlice => "endpointslices",
+        Kind::HttpRoute => "httproutes",
+        Kind::MeshPolicy => "meshpolicies",
+        Kind::Pod => "pods",
+        Kind::Service => "services",
+        Kind::TrafficPolicy => "trafficpolicies",
+        Kind::Workload => "workloads",
     }
 }
 
 /// Says everything of one kind, as long as somebody listens.
-async fn watch(client: Client, watched: Watched, say: mpsc::Sender<Said>) {
-    let Watched { kind, plural, labels } = watched;
-    let api: Api<DynamicObject> = Api::all_with(client, &resource(kind, plural));
-    let config = labels.map_or_else(watcher::Config::default, |labels| watcher::Config::default().labels(labels));
+async fn watch(client: Client, kind: Kind, say: mpsc::Sender<Said>) {
+    let api: Api<DynamicObject> = Api::all_with(client, &resource(kind));
+    let config = match kind {
+        Kind::EndpointSlice => watcher::Config::default().labels(HAND_MADE),
+        _ => watcher::Config::default(),
+    };
     let mut events = pin!(watcher(api, config).default_backoff());
     while let Some(event) = events.next().await {
         let said = match event {
@@ -118,7 +115,7 @@ fn failure(kind: Kind, error: &watcher::Error) -> Said {
 
 /// Puts together what the watches say until nobody watches or listens any more. What comes together is told together.
 async fn gather(mut said: mpsc::Receiver<Said>, seen: mpsc::Sender<Seen>) {
-    let mut gatherer = Gatherer::new(WATCHED.map(|watched| watched.kind));
+    let mut gatherer = Gatherer::new(Kind::ALL);
     let mut remind = interval_at(Instant::now() + REMIND_EVERY, REMIND_EVERY);
     let mut batch = Vec::with_capacity(SAID_MAX);
     loop {

@@ -1,6 +1,6 @@
 //! Policies by Weft's own kinds.
 
-use weft_tests_kubernetes::{Namespace, eventually, get, refusal};
+use weft_tests_kubernetes::{Namespace, eventually, get, kubectl, refusal};
 
 fn expect(namespace: &Namespace, from: &str, url: &str, status: &str) {
     let seen = eventually(status, || {
@@ -15,8 +15,10 @@ fn expect(namespace: &Namespace, from: &str, url: &str, status: &str) {
 fn stays_ready(namespace: &Namespace, pod: &str) {
     let probes = || {
         let metrics = namespace.metrics(pod)?;
-        let open =
-            metrics.lines().find(|line| line.starts_with("weft_requests_total{") && line.contains("mtls=\"no\""));
+        let is_probe = |line: &&str| {
+            ["weft_requests_total{", "mtls=\"no\"", "status_code=\"200\""].iter().all(|part| line.contains(part))
+        };
+        let open = metrics.lines().find(is_probe);
         let count = open.and_then(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
         count.ok_or_else(|| anyhow::anyhow!("no probes in {metrics}"))
     };
@@ -56,6 +58,15 @@ spec:
     expect(&namespace, "stranger", url, "403");
     expect(&namespace, "friend", url, "200");
     stays_ready(&namespace, "server");
+    // What became of it stands where users look.
+    let status = eventually("a status", || {
+        let policy = get("authz", "authorizationpolicy", "friends")?;
+        anyhow::ensure!(policy["status"]["accepted"] == true, "{policy}");
+        Ok(policy["status"].clone())
+    });
+    assert!(status.unwrap()["proxies"].as_str().unwrap().ends_with(" proxies"));
+    let columns = kubectl(&["get", "authz", "friends", "--namespace", "authz"]).unwrap();
+    assert!(columns.contains("ACCEPTED") && columns.contains("true"), "{columns}");
 }
 
 #[test]
@@ -71,11 +82,7 @@ fn strict_means_that_plaintext_is_refused() {
             "{apiVersion: weft.dev/v1alpha1, kind: MeshPolicy, metadata: {name: strict}, spec: {mtls: {mode: Strict}}}",
         )
         .unwrap();
-    eventually("plaintext is refused", || match outside.curl("client", url) {
-        Err(_) => Ok(()),
-        Ok(said) => anyhow::bail!("{said}"),
-    })
-    .unwrap();
+    expect(&outside, "client", url, "403");
     expect(&inside, "client", url, "200");
     stays_ready(&inside, "server");
 }

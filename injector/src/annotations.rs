@@ -6,9 +6,7 @@ use std::fmt;
 
 use ipnet::IpNet;
 use weft_init::PortRange;
-
-/// What every setting's name begins with.
-pub const PREFIX: &str = "config.weft.dev/";
+use weft_model::kubernetes::{SETTINGS_PREFIX as PREFIX, SKIP_INBOUND_PORTS};
 
 /// What a pod says about its proxy. Quantities are Kubernetes' own (`100m`, `64Mi`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,7 +71,7 @@ impl PodSettings {
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let text = || Some(value.to_owned());
         match name {
-            "skip-inbound-ports" => self.skip_inbound_ports = ports(value)?,
+            SKIP_INBOUND_PORTS => self.skip_inbound_ports = ports(value)?,
             "skip-outbound-ports" => self.skip_outbound_ports = ports(value)?,
             "skip-outbound-cidrs" => self.skip_outbound_cidrs = networks(value)?,
             "log-level" if is_filter(value) => self.log_level = text(),
@@ -94,7 +92,7 @@ impl PodSettings {
 
 /// Every setting.
 pub const NAMES: [&str; 9] = [
-    "skip-inbound-ports",
+    SKIP_INBOUND_PORTS,
     "skip-outbound-ports",
     "skip-outbound-cidrs",
     "log-level",

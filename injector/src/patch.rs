@@ -6,15 +6,12 @@
 
 use serde_json::{Map, Value, json};
 
+use weft_model::kubernetes::{
+    DISABLED, INIT_CONTAINER, INJECT_LABEL, PROXY_CONTAINER, TOKEN_AUDIENCE, TRUST_ANCHORS_KEY, TRUST_BUNDLE,
+};
+
 use crate::annotations::{PodSettings, Problem};
 
-/// The containers that are added.
-pub const PROXY: &str = "weft-proxy";
-/// See [`PROXY`].
-pub const INIT: &str = "weft-init";
-
-/// The label that says whether a pod is to have a proxy.
-pub const LABEL: &str = "weft.dev/inject";
 /// Says by which version a proxy was added.
 pub const INJECTED: &str = "weft.dev/injected-by";
 
@@ -105,7 +102,8 @@ pub fn inject(pod: &Value, installation: &Installation) -> Result<Outcome, Vec<P
 
 fn skip(pod: &Value) -> Option<Skip> {
     let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str);
-    if text("/metadata/labels/weft.dev~1inject") == Some("disabled") {
+    let labels = pod.pointer("/metadata/labels");
+    if labels.and_then(|labels| labels.get(INJECT_LABEL)).and_then(Value::as_str) == Some(DISABLED) {
         return Some(Skip::Disabled);
     }
     // Where the API server shows a static pod, the kubelet has said from what.
@@ -115,7 +113,7 @@ fn skip(pod: &Value) -> Option<Skip> {
     if pod.pointer("/spec/hostNetwork").and_then(Value::as_bool) == Some(true) {
         return Some(Skip::HostNetwork);
     }
-    containers(pod).any(|(_, container)| name(container) == PROXY).then_some(Skip::HasProxy)
+    containers(pod).any(|(_, container)| name(container) == PROXY_CONTAINER).then_some(Skip::HasProxy)
 }
 
 /// Containers that run as the proxy's user: what they send would pass by the proxy (semantics 44).
@@ -182,7 +180,7 @@ fn init_container(settings: &PodSettings, installation: &Installation) -> Value 
         .map(|(name, value)| json!({"name": name, "value": value}))
         .collect();
     json!({
-        "name": INIT,
+        "name": INIT_CONTAINER,
         "image": installation.image,
         "command": ["/weft-init"],
         "env": env,
@@ -206,7 +204,7 @@ fn proxy_container(settings: &PodSettings, installation: &Installation) -> Value
     let mut env = vec![
         plain("WEFT_CONTROL_PLANE", &installation.control_plane),
         plain("WEFT_TRUST_DOMAIN", &installation.trust_domain),
-        plain("WEFT_TRUST_ANCHORS", &format!("{TRUST_DIR}/anchors.pem")),
+        plain("WEFT_TRUST_ANCHORS", &format!("{TRUST_DIR}/{TRUST_ANCHORS_KEY}")),
         plain("WEFT_SERVICE_ACCOUNT_TOKEN_FILE", &format!("{TOKEN_DIR}/token")),
         // A directory of its own below the volume's, which belongs to root.
         plain("WEFT_STATE_DIR", &format!("{STATE_DIR}/proxy")),
@@ -219,7 +217,7 @@ fn proxy_container(settings: &PodSettings, installation: &Installation) -> Value
     env.extend(settings.log_level.as_deref().map(|level| plain("WEFT_LOG", level)));
     env.extend(settings.drain_seconds.map(|seconds| plain("WEFT_DRAIN_SECONDS", &seconds.to_string())));
     json!({
-        "name": PROXY,
+        "name": PROXY_CONTAINER,
         "image": installation.image,
         "command": ["/weft-proxy"],
         // Keeps running, and what comes after it in the list waits until it has started.
@@ -264,9 +262,9 @@ fn resources(settings: &PodSettings) -> Value {
 
 fn volumes() -> [Value; 3] {
     [
-        json!({"name": "weft-trust", "configMap": {"name": "weft-trust-bundle"}}),
+        json!({"name": "weft-trust", "configMap": {"name": TRUST_BUNDLE}}),
         json!({"name": "weft-token", "projected": {"sources": [
-            {"serviceAccountToken": {"audience": "identity.weft.dev", "expirationSeconds": TOKEN_SECONDS, "path": "token"}},
+            {"serviceAccountToken": {"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "token"}},
         ]}}),
         json!({"name": "weft-state", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}),
     ]

@@ -8,6 +8,8 @@ pub mod addr;
 pub mod endpoint;
 // SPIFFE identities and trust domains.
 pub mod identity;
+// Names that the parts of Weft agree on inside of a cluster.
+pub mod kubernetes;
 // Services and the protocols their ports speak.
 pub mod service;
 

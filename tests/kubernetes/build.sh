@@ -4,6 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 
 kubernetes=$(sed -n 's|^\tk8s.io/kubernetes v||p' "$here/cluster/go.mod")
+gateway_api_wanted=v1.6.3
 go_wanted=$(sed -n 's/^go //p' "$here/cluster/go.mod")
 
 # A Go that is new enough: the one that is installed, or the very one that the modules ask for, which is a module itself.
@@ -45,6 +46,20 @@ build_kubernetes() {
   echo "$from" >"$stamp"
 }
 
+# The definitions lie in Gateway API's Go module.
+fetch_gateway_api() {
+  if grep -qs "bundle-version: $gateway_api_wanted" "$gateway_api"; then return; fi
+  local go module
+  go=$(find_go)
+  module=$(cd "$(mktemp -d)" && GOTOOLCHAIN=local "$go" mod download -json "sigs.k8s.io/gateway-api@$gateway_api_wanted" | sed -n 's/.*"Dir": "\(.*\)",/\1/p')
+  [ -n "$module" ] || fail "sigs.k8s.io/gateway-api@$gateway_api_wanted could not be fetched"
+  for file in "$module"/config/crd/standard/*.yaml; do
+    echo ---
+    cat "$file"
+  done >"$gateway_api.new"
+  mv "$gateway_api.new" "$gateway_api"
+}
+
 # The first process of each pod, which holds its namespaces.
 build_pause() {
   if [ "$images/pause.tar" -nt "$here/pause.c" ]; then return; fi
@@ -76,5 +91,6 @@ build_toolbox() {
 
 mkdir -p "$programs" "$images"
 build_kubernetes
+fetch_gateway_api
 build_pause
 build_toolbox

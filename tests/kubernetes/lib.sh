@@ -10,6 +10,8 @@ cache=${WEFT_KUBERNETES:-${XDG_CACHE_HOME:-$HOME/.cache}/weft/kubernetes}
 run=${WEFT_CLUSTER:-$cache/run}
 programs=$cache/programs
 images=$cache/images
+# Gateway API's own definitions, of the pinned release.
+gateway_api=$cache/gateway-api.yaml
 
 # Addresses that exist nowhere but in the cluster's own network namespace.
 node_name=node0

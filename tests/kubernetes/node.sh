@@ -226,6 +226,7 @@ dns
 wait "$importing"
 kubelet_and_proxy
 await 60 "a ready node" node_is_ready
+kubectl apply --server-side --validate=false -f "$gateway_api" >>"$logs/base.log" 2>&1
 touch "$run/ready"
 # The first process of a process namespace takes in every orphan.
 set +e

@@ -26,5 +26,4 @@ mod index;
 
 pub use index::{Affected, Changes, Index, IndexConfig, WorkloadFacts};
 pub use object::{Kind, Object, ObjectKey};
-pub use pods::PROXY_CONTAINER;
 pub use problem::{Condition, ObjectStatus, Problem};

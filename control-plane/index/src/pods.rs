@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use weft_model::bounds::{INBOUND_PORTS_MAX, NAME_BYTES_MAX, OPEN_PATHS_MAX, PATH_BYTES_MAX};
+use weft_model::kubernetes::{PROXY_CONTAINER, SETTINGS_PREFIX, SKIP_INBOUND_PORTS};
 use weft_model::{AppProtocol, SpiffeId, WorkloadName};
 
 use crate::index::IndexConfig;
@@ -14,12 +15,6 @@ use crate::object::Name;
 use crate::problem::Problem;
 use crate::read::{Read, dialable, plain, port};
 use crate::workloads::{WorkloadEntry, WorkloadPortEntry};
-
-/// The container that the injector adds: a pod that has it is meshed.
-pub const PROXY_CONTAINER: &str = "weft-proxy";
-
-/// Inbound ports that the proxy does not capture.
-const SKIP_INBOUND_PORTS: &str = "config.weft.dev/skip-inbound-ports";
 
 /// The zone, as Kubernetes writes it onto pods from 1.35 on.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
@@ -93,7 +88,8 @@ fn ports(spec: &PodSpec, problems: &mut Vec<Problem>) -> BTreeMap<u16, WorkloadP
 
 fn skipped(pod: &Pod, problems: &mut Vec<Problem>) -> BTreeSet<u16> {
     let annotations = pod.metadata.annotations.as_ref();
-    let text = annotations.and_then(|all| all.get(SKIP_INBOUND_PORTS)).map(String::as_str).unwrap_or_default();
+    let setting = format!("{SETTINGS_PREFIX}{SKIP_INBOUND_PORTS}");
+    let text = annotations.and_then(|all| all.get(&setting)).map(String::as_str).unwrap_or_default();
     let mut skip = BTreeSet::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         match part.parse::<u16>() {
@@ -102,7 +98,7 @@ fn skipped(pod: &Pod, problems: &mut Vec<Problem>) -> BTreeSet<u16> {
             }
             _ => {
                 let message = format!("{part:?} is not a port; it is left out");
-                problems.push(Problem::refused(format!("metadata.annotations[{SKIP_INBOUND_PORTS}]"), message));
+                problems.push(Problem::refused(format!("metadata.annotations[{setting}]"), message));
             }
         }
     }

@@ -14,16 +14,10 @@ use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
+use weft_model::kubernetes::{ENABLED, INJECT_LABEL, TRUST_ANCHORS_KEY, TRUST_BUNDLE};
 use weft_runtime::drain::Drain;
 use weft_tls::TrustBundle;
 
-/// The ConfigMap's name, in every labelled namespace.
-pub(crate) const NAME: &str = "weft-trust-bundle";
-/// Its one key.
-pub(crate) const KEY: &str = "anchors.pem";
-
-/// Namespaces whose pods get a proxy.
-const LABELLED: &str = "weft.dev/inject=enabled";
 /// Who has written what we write (server-side apply).
 const FIELD_MANAGER: &str = "weft-control-plane";
 /// How long it is waited before a write that failed is tried again.
@@ -39,7 +33,7 @@ pub(crate) async fn keep(
     drain: Drain,
 ) {
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let config = watcher::Config::default().labels(LABELLED);
+    let config = watcher::Config::default().labels(&format!("{INJECT_LABEL}={ENABLED}"));
     let mut events = pin!(watcher(namespaces, config).default_backoff());
     let mut labelled: BTreeMap<String, bool> = BTreeMap::new();
     let mut due = Instant::now();
@@ -110,10 +104,10 @@ fn forget(labelled: &mut BTreeMap<String, bool>) {
 async fn write(client: &Client, namespace: &str, pem: &str) -> Result<(), kube::Error> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let map = ConfigMap {
-        metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
-        data: Some(BTreeMap::from([(KEY.to_owned(), pem.to_owned())])),
+        metadata: ObjectMeta { name: Some(TRUST_BUNDLE.to_owned()), ..ObjectMeta::default() },
+        data: Some(BTreeMap::from([(TRUST_ANCHORS_KEY.to_owned(), pem.to_owned())])),
         ..ConfigMap::default()
     };
     // It is ours alone: what somebody else wrote there would be trusted by every proxy of the namespace.
-    api.patch(NAME, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&map)).await.map(drop)
+    api.patch(TRUST_BUNDLE, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&map)).await.map(drop)
 }

@@ -6,8 +6,8 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use weft_model::SpiffeId;
 
-/// Whom tokens must be for. One for anybody else, the API server included, proves nothing here: whoever it was sent to has it too.
-pub(crate) const AUDIENCE: &str = "identity.weft.dev";
+// A token for anybody else, the API server included, proves nothing here: whoever it was sent to has it too.
+use weft_model::kubernetes::TOKEN_AUDIENCE as AUDIENCE;
 
 /// The API server's word for the pod that a token is bound to.
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::{INIT, Installation, Outcome, PROXY, Skip, inject};
+use super::{INIT_CONTAINER, Installation, Outcome, PROXY_CONTAINER, Skip, inject};
 
 fn installation() -> Installation {
     Installation {
@@ -36,7 +36,7 @@ fn names(list: &Value) -> Vec<&str> {
 #[test]
 fn the_proxy_comes_first_and_the_rest_stays_as_it_was() {
     let with = injected(&pod());
-    assert_eq!(names(&with["spec"]["initContainers"]), [INIT, PROXY, "migrate"]);
+    assert_eq!(names(&with["spec"]["initContainers"]), [INIT_CONTAINER, PROXY_CONTAINER, "migrate"]);
     assert_eq!(names(&with["spec"]["containers"]), ["cart"]);
     let proxy = &with["spec"]["initContainers"][1];
     assert_eq!(proxy["restartPolicy"], "Always");

@@ -187,6 +187,7 @@ kind: Pod
 metadata: {{name: {name}, labels: {{app: {name}}}}}
 spec:
   serviceAccountName: {name}
+  shareProcessNamespace: true
   terminationGracePeriodSeconds: 1
   containers:
   - name: app

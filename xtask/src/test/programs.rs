@@ -18,10 +18,10 @@ pub(super) fn tests(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
     executables(workspace.cargo().args(["test", "--profile", "demo", "--package", "weft-tests", "--tests", "--no-run"]))
 }
 
-/// Builds the tests that run on a cluster.
-pub(super) fn cluster_tests(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+/// Builds one of the tests that run on a cluster.
+pub(super) fn cluster_test(workspace: &Workspace, name: &str) -> anyhow::Result<PathBuf> {
     let mut cargo = workspace.cargo();
-    cargo.args(["test", "--profile", "demo", "--package", "weft-tests-kubernetes", "--test", "cluster", "--no-run"]);
+    cargo.args(["test", "--profile", "demo", "--package", "weft-tests-kubernetes", "--test", name, "--no-run"]);
     executables(&mut cargo)?.pop().context("no test was built")
 }
 

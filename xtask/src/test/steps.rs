@@ -121,12 +121,15 @@ fn demo_unprivileged(workspace: &Workspace) -> anyhow::Result<()> {
 }
 
 fn kubernetes(workspace: &Workspace) -> anyhow::Result<()> {
-    let test = programs::cluster_tests(workspace)?;
+    // Of the first each test waits for Kubernetes most of its time; the second take from all what all need.
+    let tests = [("cluster", "--test-threads=4"), ("outage", "--test-threads=1")];
+    let built: Result<Vec<_>, _> = tests.iter().map(|(name, _)| programs::cluster_test(workspace, name)).collect();
+    let built = built?;
     let cluster = Cluster::of(&workspace.root, workspace.cache());
     cluster.up()?;
     let tested = cluster.load(workspace).and_then(|()| {
-        // Each test waits for Kubernetes most of its time.
-        check(cluster.command(&test.to_string_lossy())?.arg("--test-threads=4"))
+        let mut programs = built.iter().zip(tests);
+        programs.try_for_each(|(test, (_, threads))| check(cluster.command(&test.to_string_lossy())?.arg(threads)))
     });
     if tested.is_err() {
         cluster.tell_logs();

@@ -137,3 +137,43 @@ fn a_rollout_and_a_scale_down_cost_no_request() {
     assert!(line.ends_with("0 failed, 0 errored, 0 timeout"), "{said}");
     assert!(said.contains(" 0 3xx, 0 4xx, 0 5xx"), "{said}");
 }
+
+#[test]
+fn a_route_moves_traffic_and_says_that_it_holds() {
+    let namespace = Namespace::meshed("canary").unwrap();
+    for name in ["v1", "v2", "client"] {
+        namespace.serve(name).unwrap();
+    }
+    namespace
+        .apply("{apiVersion: v1, kind: Service, metadata: {name: shop}, spec: {ports: [{name: http, port: 80}]}}")
+        .unwrap();
+    let route = |old: u32, new: u32| {
+        let backend = |name: &str, weight: u32| format!("{{name: {name}, port: 80, weight: {weight}}}");
+        format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{name: shop}}, spec: {{\
+             parentRefs: [{{group: \"\", kind: Service, name: shop}}], rules: [{{backendRefs: [{}, {}]}}]}}}}",
+            backend("v1", old),
+            backend("v2", new),
+        )
+    };
+    for (old, new, want) in [(1, 0, "this is v1"), (0, 1, "this is v2")] {
+        namespace.apply(&route(old, new)).unwrap();
+        eventually(want, || {
+            let said = namespace.curl("client", "http://shop.canary/")?;
+            anyhow::ensure!(said == format!("200 {want}"), "{said}");
+            Ok(())
+        })
+        .unwrap();
+    }
+    let held = eventually("a status of the newest version", || {
+        let route = get("canary", "httproute", "shop")?;
+        let of = &route["status"]["parents"][0]["conditions"][0];
+        anyhow::ensure!(of["observedGeneration"] == route["metadata"]["generation"], "{route}");
+        Ok(route["status"]["parents"].clone())
+    });
+    let parent = &held.unwrap()[0];
+    assert_eq!((&parent["controllerName"], &parent["parentRef"]["name"]), (&"weft.dev/mesh".into(), &"shop".into()));
+    for condition in parent["conditions"].as_array().unwrap() {
+        assert_eq!(condition["status"], "True", "{condition}");
+    }
+}

@@ -29,8 +29,10 @@ Commands:
 pub(crate) struct Cluster {
     /// The scripts.
     scripts: PathBuf,
-    /// What was built, and below it what runs.
+    /// What was built.
     files: PathBuf,
+    /// What runs.
+    run: PathBuf,
 }
 
 /// Does what was asked for on the command line.
@@ -65,9 +67,19 @@ fn here() -> anyhow::Result<Cluster> {
 }
 
 impl Cluster {
-    /// The cluster of a checkout; its files lie outside of it.
+    /// The cluster that people start and end; its files lie outside of the checkout.
     pub(crate) fn of(root: &Path, cache: &Path) -> Self {
-        Self { scripts: root.join("tests/kubernetes"), files: cache.join("kubernetes") }
+        Self::named(root, cache, "run")
+    }
+
+    /// One for tests alone, beside which the other may run.
+    pub(crate) fn for_tests(root: &Path, cache: &Path) -> Self {
+        Self::named(root, cache, "test")
+    }
+
+    fn named(root: &Path, cache: &Path, name: &str) -> Self {
+        let files = cache.join("kubernetes");
+        Self { scripts: root.join("tests/kubernetes"), run: files.join(name), files }
     }
 
     /// Builds what is not built yet, and starts a cluster.
@@ -122,7 +134,7 @@ impl Cluster {
         if other().is_some() {
             return Ok(Command::new(program));
         }
-        let file = self.files.join("run/pid");
+        let file = self.run.join("pid");
         let pid = fs::read_to_string(&file).context("no cluster runs: cargo xtask cluster up")?;
         let mut command = Command::new("nsenter");
         command.args(["--net", "--target", pid.trim(), "--", program]);
@@ -132,7 +144,7 @@ impl Cluster {
 
     fn script(&self, name: &str) -> Command {
         let mut command = Command::new(self.scripts.join(name));
-        command.env("WEFT_KUBERNETES", &self.files);
+        command.env("WEFT_KUBERNETES", &self.files).env("WEFT_CLUSTER", &self.run);
         command
     }
 

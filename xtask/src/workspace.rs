@@ -99,9 +99,10 @@ impl Workspace {
             }
             Err(_) => eprintln!("{}: first use by this checkout", target.display()),
         }
-        let (directory, profiles) = match output {
-            Output::Fuzz => (self.root.join("fuzz"), ["dev", "release"]),
-            Output::Main | Output::Static => (self.root.clone(), ["dev", "demo"]),
+        let (directory, profiles): (PathBuf, &[&str]) = match output {
+            Output::Fuzz => (self.root.join("fuzz"), &["dev", "release"]),
+            Output::Main => (self.root.clone(), &["dev", "demo"]),
+            Output::Static => (self.root.clone(), &["dev", "demo", "release"]),
         };
         let lock_file = directory.join("Cargo.lock");
         let text = fs::read_to_string(&lock_file).with_context(|| format!("reading {}", lock_file.display()))?;

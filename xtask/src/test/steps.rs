@@ -125,7 +125,9 @@ fn kubernetes(workspace: &Workspace) -> anyhow::Result<()> {
     let tests = [("cluster", "--test-threads=4"), ("outage", "--test-threads=1")];
     let built: Result<Vec<_>, _> = tests.iter().map(|(name, _)| programs::cluster_test(workspace, name)).collect();
     let built = built?;
-    let cluster = Cluster::of(&workspace.root, workspace.cache());
+    let cluster = Cluster::for_tests(&workspace.root, workspace.cache());
+    // What a run that was cut off has left.
+    cluster.down()?;
     cluster.up()?;
     let tested = cluster.load(workspace).and_then(|()| {
         let mut programs = built.iter().zip(tests);

@@ -89,7 +89,7 @@ pub(crate) fn read(name: &Name, route: &api::HttpRoute) -> Read<RouteEntry> {
     let mut fits = true;
     for (i, written) in written.iter().enumerate() {
         let field = format!("spec.rules[{i}]");
-        let Some(rule) = rule(name, written, &field, &mut problems) else { continue };
+        let Some(rule) = rule((name, &parents), written, &field, &mut problems) else { continue };
         if let Err((at, message)) = limits::check(&rule) {
             problems.push(Problem::refused(format!("{field}.{at}"), message));
             fits = false;
@@ -133,7 +133,12 @@ fn parents(name: &Name, route: &api::HttpRoute, problems: &mut Vec<Problem>) -> 
 }
 
 /// A rule; `None` where it can match nothing.
-fn rule(route: &Name, written: &api::HttpRouteRules, field: &str, problems: &mut Vec<Problem>) -> Option<RuleEntry> {
+fn rule(
+    route: Owner<'_>,
+    written: &api::HttpRouteRules,
+    field: &str,
+    problems: &mut Vec<Problem>,
+) -> Option<RuleEntry> {
     let mut matches = Vec::new();
     let alternatives = written.matches.as_deref().unwrap_or_default();
     for (i, alternative) in alternatives.iter().enumerate() {
@@ -294,8 +299,11 @@ fn retry_policy(written: &api::HttpRouteRulesRetry, field: &str, problems: &mut 
     })
 }
 
+/// A route, as its backends see it: who it is, and what it is attached to.
+type Owner<'a> = (&'a Name, &'a [Parent]);
+
 fn backends(
-    route: &Name,
+    route: Owner<'_>,
     written: &api::HttpRouteRules,
     field: &str,
     problems: &mut Vec<Problem>,
@@ -325,16 +333,21 @@ fn backends(
     backends
 }
 
-fn backend_target(route: &Name, backend: &api::HttpRouteRulesBackendRefs) -> Result<(Name, u16), String> {
+fn backend_target(
+    (route, parents): Owner<'_>,
+    backend: &api::HttpRouteRulesBackendRefs,
+) -> Result<(Name, u16), String> {
     let group = backend.group.as_deref().unwrap_or_default();
     let kind = backend.kind.as_deref().unwrap_or("Service");
     if !group.is_empty() || kind != "Service" {
         return Err(format!("{kind} is not a kind of backend that is known; only Service is"));
     }
     let namespace = backend.namespace.as_deref().unwrap_or(&route.namespace);
-    if *namespace != *route.namespace {
+    let target = Name::new(namespace, &backend.name);
+    // Who may attach to a Service of another namespace may send there what it would get anyway (GEP-1426, consumer routes).
+    if *namespace != *route.namespace && !parents.iter().any(|parent| parent.service == target) {
         return Err(format!("no ReferenceGrant lets a route of {} refer to namespace {namespace}", route.namespace));
     }
     let number = backend.port.and_then(port).ok_or_else(|| "a Service needs a port".to_owned())?;
-    Ok((Name::new(namespace, &backend.name), number))
+    Ok((target, number))
 }

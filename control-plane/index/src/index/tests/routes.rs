@@ -4,7 +4,7 @@ use serde_json::json;
 use weft_model::route::{BackendTarget, HttpFilter, PathMatch};
 
 use super::fixtures::{fields, index, key, mk_policy, mk_route, mk_route_in, mk_service, service, status};
-use crate::{Condition, Kind, Object};
+use crate::{Condition, Kind, Object, ObjectKey};
 
 fn backend(name: &str) -> serde_json::Value {
     json!({"name": name, "port": 80})
@@ -164,6 +164,21 @@ fn a_consumer_route_is_its_own_namespaces_alone() {
     assert_eq!(seen("shop"), ["HTTPRoute/shop/r"]);
     assert_eq!(seen("other"), ["HTTPRoute/shop/r"]);
     assert!(index.has_consumer_routes(&key("web", 80)));
+}
+
+#[test]
+fn a_consumer_route_may_send_to_its_parent_and_to_no_other_service_of_that_namespace() {
+    let parents = json!([{"group": "", "kind": "Service", "namespace": "shop", "name": "web"}]);
+    let to = |name: &str| json!([{"backendRefs": [{"namespace": "shop", "name": name, "port": 80}]}]);
+    let objects = [
+        mk_service("web", "10.96.0.1"),
+        mk_service("db", "10.96.0.2"),
+        mk_route_in("client", "parent", parents.clone(), to("web")),
+        mk_route_in("client", "other", parents, to("db")),
+    ];
+    let index = index(&objects);
+    let resolved = |name: &str| index.status(&ObjectKey::new(Kind::HttpRoute, "client", name)).unwrap().resolved_refs;
+    assert_eq!((resolved("parent"), resolved("other")), (true, false));
 }
 
 #[test]

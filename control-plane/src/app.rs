@@ -78,7 +78,7 @@ impl App {
         if let Some(cluster) = &cluster {
             cluster.tell_anchors(&authority, &tasks, &drain);
         }
-        let pages = admin::Pages { config: config.clone(), hub: Arc::clone(&hub), authority };
+        let pages = admin::Pages { config: config.clone(), hub: Arc::clone(&hub), authority, leads: leads.clone() };
         let admin = pages.start(log, &metrics, &clock, &kick).map_err(AppError::Listen)?;
 
         let following = source::follow(&config, cluster.as_ref(), &hub, &tasks, &drain).await?;
@@ -159,7 +159,7 @@ fn hub_config(config: &Config) -> HubConfig {
         networks: config.networks.clone(),
         reserved_networks: config.reserved_networks.clone(),
     };
-    HubConfig::new(index, config.leaf_lifetime)
+    HubConfig { replicated: config.source == Source::Kubernetes, ..HubConfig::new(index, config.leaf_lifetime) }
 }
 
 fn open_authority(config: &Config, clock: &WallClock) -> Result<Arc<Authority>, AppError> {

@@ -47,12 +47,14 @@ pub struct HubConfig {
     pub leaf_life: Duration,
     /// See [`RELEASE_GRACE`]; zero in tests.
     pub release_grace: Duration,
+    /// Whether other replicas serve proxies too, of which we know nothing.
+    pub replicated: bool,
 }
 
 impl HubConfig {
     /// The usual configuration.
     pub fn new(index: IndexConfig, leaf_life: Duration) -> Self {
-        Self { index, leaf_life, release_grace: RELEASE_GRACE }
+        Self { index, leaf_life, release_grace: RELEASE_GRACE, replicated: false }
     }
 }
 
@@ -196,12 +198,13 @@ impl Hub {
     /// acknowledged them, and those that are away and may still come back with a valid certificate.
     ///
     /// For as long after its start as a certificate lives, every meshed workload counts until it has come: who was there
-    /// before is not remembered over a restart.
+    /// before is not remembered over a restart. Beside other replicas that holds for good: whoever is served by another one
+    /// counts until it comes here, as each does when its stream has aged.
     pub fn without_anchors(&self, now_unix_s: u64) -> usize {
         let state = self.state();
         let stale = |known: &Known| known.anchors_version < state.anchors_version && known.may_return(now_unix_s);
         let known = state.known.values().filter(|known| stale(known)).count();
-        let young = self.started.elapsed() < self.config.leaf_life;
+        let young = self.config.replicated || self.started.elapsed() < self.config.leaf_life;
         let unseen = state.index.meshed().filter(|workload| young && !state.known.contains_key(*workload)).count();
         known + unseen
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use kube::{Client, Config};
 
-/// How long one request to the API server may take. Longer than it takes to elect another one (10 s for etcd and its clients).
+/// How long connecting to the API server, or writing a request, may take. A guess: longer than it takes to elect another one.
 const REQUEST_MAX: Duration = Duration::from_secs(15);
 
 /// A client by the pod's own service account, or by KUBECONFIG.

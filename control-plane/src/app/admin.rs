@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use weft_runtime::admin::{Access, Admin, AdminServer};
 use weft_runtime::clock::WallClock;
 use weft_runtime::telemetry::LogLevel;
@@ -18,6 +18,8 @@ pub(super) struct Pages {
     pub(super) config: Config,
     pub(super) hub: Arc<Hub>,
     pub(super) authority: Arc<Authority>,
+    /// Whether this replica is the one that writes; `None` where there are no others.
+    pub(super) leads: Option<watch::Receiver<bool>>,
 }
 
 impl Pages {
@@ -29,11 +31,12 @@ impl Pages {
         clock: &WallClock,
         kick: &Arc<Notify>,
     ) -> io::Result<AdminServer> {
-        let Self { config, hub, authority } = self;
+        let Self { config, hub, authority, leads } = self;
         let addrs = config.admin.clone();
         let counted = (Arc::clone(metrics), Arc::clone(&hub));
         let ready = Arc::clone(&hub);
         let rotation = (Arc::clone(&authority), Arc::clone(&hub), clock.clone());
+        let act = |step| act(&authority, clock, kick, leads.clone(), step);
         let mut builder = Admin::builder()
             .metrics(move |out| {
                 let (metrics, hub) = &counted;
@@ -49,8 +52,8 @@ impl Pages {
                 let (authority, hub, clock) = &rotation;
                 rotation_json(authority, hub, clock)
             })
-            .post("/rotate-issuer", act(&authority, clock, kick, Authority::renew_issuer))
-            .post("/rotate-anchor", act(&authority, clock, kick, Authority::begin_rotation));
+            .post("/rotate-issuer", act(Authority::renew_issuer))
+            .post("/rotate-anchor", act(Authority::begin_rotation));
         if let Some(log) = log {
             builder = builder.log_level(log);
         }
@@ -58,15 +61,19 @@ impl Pages {
     }
 }
 
-/// Something that the authority is told to do.
+/// Something that the authority is told to do. What a replica did that does not write would be known to it alone.
 fn act(
     authority: &Arc<Authority>,
     clock: &WallClock,
     kick: &Arc<Notify>,
+    leads: Option<watch::Receiver<bool>>,
     act: fn(&Authority, u64) -> Result<(), CaError>,
 ) -> impl Fn(&str) -> Result<String, String> + Send + Sync + 'static {
     let (authority, clock, kick) = (Arc::clone(authority), clock.clone(), Arc::clone(kick));
     move |_body| {
+        if leads.as_ref().is_some_and(|leads| !*leads.borrow()) {
+            return Err("this replica does not write: ask the one that holds the Lease weft-control-plane\n".to_owned());
+        }
         act(&authority, clock.unix_seconds()).map_err(|error| format!("{error}\n"))?;
         kick.notify_one();
         Ok("begun\n".to_owned())

@@ -20,8 +20,11 @@ impl World {
     }
 
     fn with_grace(release_grace: Duration) -> Self {
-        let config = HubConfig::new(IndexConfig::default(), Duration::from_secs(60));
-        let hub = Hub::new(HubConfig { release_grace, ..config }, Metrics::new());
+        Self::with(HubConfig { release_grace, ..HubConfig::new(IndexConfig::default(), Duration::from_secs(60)) })
+    }
+
+    fn with(config: HubConfig) -> Self {
+        let hub = Hub::new(config, Metrics::new());
         hub.publish_anchors(vec![vec![1]]);
         let world = Self { hub };
         world.apply(&[service("web"), workload("web-1", "10.0.0.1", false), workload("web-2", "10.0.0.2", false)]);
@@ -296,6 +299,18 @@ async fn anchors_wait_for_everybody_who_may_come_back() {
     world.hub.disconnect(proxy.id, 1_000);
     assert_eq!(world.hub.without_anchors(1_060), 1);
     assert_eq!(world.hub.without_anchors(1_061), 0, "its certificate has expired");
+}
+
+#[tokio::test(start_paused = true)]
+async fn beside_other_replicas_anchors_wait_for_whoever_was_never_here() {
+    let config = HubConfig::new(IndexConfig::default(), Duration::from_secs(60));
+    let world = World::with(HubConfig { replicated: true, ..config });
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    assert_eq!(world.hub.without_anchors(3_600), 2);
+    let proxy = world.connect("web-1");
+    world.ask(&proxy, ResourceKey::Mesh);
+    world.follow(&proxy);
+    assert_eq!(world.hub.without_anchors(3_600), 1, "the other one may be served by another replica");
 }
 
 #[test]

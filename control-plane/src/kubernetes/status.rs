@@ -29,6 +29,10 @@ const CONTROLLER: &str = "weft.dev/mesh";
 /// Problems that a status names; a resource with more is told how many.
 const PROBLEMS_MAX: usize = 16;
 
+/// Kinds whose status says something of the mesh.
+const STATUS: [Kind; 5] =
+    [Kind::AuthorizationPolicy, Kind::HttpRoute, Kind::MeshPolicy, Kind::TrafficPolicy, Kind::Workload];
+
 /// What was written last, by kind, namespace and name.
 type Written = BTreeMap<(Kind, String, String), ResourceReport>;
 
@@ -64,7 +68,7 @@ pub(crate) async fn keep(client: Client, hub: Arc<Hub>, mut leads: watch::Receiv
 async fn write_all(client: &Client, resources: Vec<ResourceReport>, written: &mut Written) {
     let mut now = Written::new();
     for report in resources {
-        let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == report.kind) else { continue };
+        let Some(kind) = STATUS.into_iter().find(|kind| kind.as_str() == report.kind) else { continue };
         let key = (kind, report.namespace.clone(), report.name.clone());
         if written.get(&key) == Some(&report) {
             now.insert(key, report);
@@ -92,18 +96,8 @@ async fn write_all(client: &Client, resources: Vec<ResourceReport>, written: &mu
 }
 
 async fn write(client: &Client, kind: Kind, report: &ResourceReport) -> Result<(), kube::Error> {
-    match kind {
-        Kind::AuthorizationPolicy | Kind::MeshPolicy | Kind::TrafficPolicy | Kind::Workload => {
-            write_own(&api(client, kind, report), kind, report).await
-        }
-        Kind::HttpRoute => write_route(&api(client, kind, report), report).await,
-        // Theirs says nothing of the mesh.
-        Kind::EndpointSlice | Kind::Pod | Kind::Service => Ok(()),
-    }
-}
-
-fn api(client: &Client, kind: Kind, report: &ResourceReport) -> Api<DynamicObject> {
-    Api::namespaced_with(client.clone(), &report.namespace, &resource(kind))
+    let api = Api::namespaced_with(client.clone(), &report.namespace, &resource(kind));
+    if kind == Kind::HttpRoute { write_route(&api, report).await } else { write_own(&api, kind, report).await }
 }
 
 async fn write_own(api: &Api<DynamicObject>, kind: Kind, report: &ResourceReport) -> Result<(), kube::Error> {

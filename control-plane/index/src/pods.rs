@@ -92,12 +92,12 @@ fn skipped(pod: &Pod, problems: &mut Vec<Problem>) -> BTreeSet<u16> {
     let text = annotations.and_then(|all| all.get(&setting)).map(String::as_str).unwrap_or_default();
     let mut skip = BTreeSet::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        match part.parse::<u16>() {
-            Ok(number) if number != 0 => {
-                skip.insert(number);
-            }
+        // One port, or several in a row, as the init container takes them.
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        match (first.parse::<u16>(), last.parse::<u16>()) {
+            (Ok(first), Ok(last)) if first != 0 && first <= last => skip.extend(first..=last),
             _ => {
-                let message = format!("{part:?} is not a port; it is left out");
+                let message = format!("{part:?} is not a port and not a range of ports; it is left out");
                 problems.push(Problem::refused(format!("metadata.annotations[{setting}]"), message));
             }
         }
@@ -152,7 +152,7 @@ mod tests {
     fn pod(change: impl FnOnce(&mut Value)) -> Read<Option<WorkloadEntry>> {
         let mut pod = json!({
             "metadata": {"name": "cart-0", "namespace": "shop", "uid": "u-1", "labels": {"app": "cart"},
-                "annotations": {"config.weft.dev/skip-inbound-ports": "9100, none"}},
+                "annotations": {"config.weft.dev/skip-inbound-ports": "9100, 8000-8002, none"}},
             "spec": {
                 "serviceAccountName": "cart",
                 "initContainers": [{"name": "weft-proxy", "restartPolicy": "Always"}, {"name": "migrate"}],
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(entry.uid.as_deref(), Some("u-1"));
         assert_eq!(entry.ports.keys().copied().collect::<Vec<_>>(), [8080]);
         assert!(entry.declared(8080).is_http());
-        assert_eq!(entry.skip, BTreeSet::from([9100]));
+        assert_eq!(entry.skip, BTreeSet::from([8000, 8001, 8002, 9100]));
         assert_eq!(entry.probes, BTreeMap::from([(8080, BTreeSet::from([Arc::from("/healthz")]))]));
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(problems[0].message.contains("\"none\""), "{problems:?}");

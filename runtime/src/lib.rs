@@ -9,6 +9,8 @@ pub mod admin;
 pub mod clock;
 // Two-phase shutdown as a value.
 pub mod drain;
+// Exit codes and last words.
+pub mod exit;
 // Snapshots: one writer publishes, many readers take.
 pub mod live;
 // Listening sockets.

@@ -58,6 +58,8 @@ pub enum PathMatch {
     Exact(Arc<str>),
     /// Whole segments from the start: `/a` matches `/a`, `/a/` and `/a/b`, not `/ab`.
     Prefix(Arc<str>),
+    /// `/{any service}/{this}`: a gRPC method, whichever service has it (GRPCRoute's match without a service).
+    GrpcMethod(Arc<str>),
 }
 
 /// One header that must be there with exactly this value.
@@ -85,6 +87,130 @@ pub enum HttpFilter {
     RequestHeaders(HeaderModifier),
     /// Changes the response's headers.
     ResponseHeaders(HeaderModifier),
+    /// Changes whom or what is asked for. Once in a list.
+    Rewrite(Rewrite),
+    /// Answers the request with another address to ask. Once in a list, of a rule's alone, and never beside a rewrite.
+    Redirect(Redirect),
+}
+
+/// What a rewrite changes before the request is sent on; `None` stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rewrite {
+    /// The host that is named to the backend, without a port.
+    pub hostname: Option<Arc<str>>,
+    /// The path.
+    pub path: Option<PathModifier>,
+}
+
+/// What a redirect answers: the request's own URL with what is set here in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// `None`: the request's.
+    pub scheme: Option<UrlScheme>,
+    /// `None`: the host that was asked.
+    pub hostname: Option<Arc<str>>,
+    /// `None`: the request's.
+    pub path: Option<PathModifier>,
+    /// `None`: the scheme's own where `scheme` is set, else the service's.
+    pub port: Option<u16>,
+    /// One of [`REDIRECT_CODES`].
+    pub status: u16,
+}
+
+/// The status codes that a redirect may have (Gateway API, `HTTPRequestRedirectFilter`).
+pub const REDIRECT_CODES: [u16; 5] = [301, 302, 303, 307, 308];
+
+/// A scheme that a redirect may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UrlScheme {
+    /// `http`, whose port is 80.
+    Http,
+    /// `https`, whose port is 443.
+    Https,
+}
+
+impl UrlScheme {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// The port that need not be written.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// What becomes of a path; the query stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathModifier {
+    /// This path in its place.
+    Full(Arc<str>),
+    /// This in place of the prefix by which the rule's only match found it. Empty: the prefix goes.
+    Prefix(Arc<str>),
+}
+
+/// Whether a text may be put in place of a path or of its beginning: a path as RFC 3986 §3.3 writes it, without a query.
+pub fn is_url_path(text: &str) -> bool {
+    // The characters of `pchar` that are no letters and digits, `%` for what is encoded, and what separates segments.
+    const ALSO: &[u8] = b"-._~%!$&'()*+,;=:@/";
+    text.starts_with('/') && text.bytes().all(|b| b.is_ascii_alphanumeric() || ALSO.contains(&b))
+}
+
+/// Whose filters they are.
+#[derive(Clone, Copy, Debug)]
+pub enum FiltersOf<'a> {
+    /// A rule's, with the prefix that may be replaced.
+    Rule(Option<&'a str>),
+    /// A backend's of a rule, with the prefix that may be replaced.
+    Backend(Option<&'a str>),
+}
+
+impl FiltersOf<'_> {
+    /// Why these filters cannot be honoured together, in words; `None`: they can.
+    pub fn contradiction(self, filters: &[HttpFilter]) -> Option<&'static str> {
+        let count = |kind: fn(&HttpFilter) -> bool| filters.iter().filter(|filter| kind(filter)).count();
+        let redirects = count(|filter| matches!(filter, HttpFilter::Redirect(_)));
+        let rewrites = count(|filter| matches!(filter, HttpFilter::Rewrite(_)));
+        let (Self::Rule(prefix) | Self::Backend(prefix)) = self;
+        if redirects > 0 && matches!(self, Self::Backend(_)) {
+            return Some("a redirect is a rule's, not a backend's: no backend is asked");
+        }
+        if redirects > 1 || rewrites > 1 {
+            return Some("a rule has one redirect or one rewrite, no more");
+        }
+        if redirects > 0 && rewrites > 0 {
+            return Some("what is redirected is not sent on, so there is nothing to rewrite");
+        }
+        if prefix.is_none() && filters.iter().any(HttpFilter::replaces_prefix) {
+            return Some("a prefix is replaced, but its rule does not have exactly one match, by path prefix");
+        }
+        None
+    }
+}
+
+impl HttpFilter {
+    fn replaces_prefix(&self) -> bool {
+        let (Self::Rewrite(Rewrite { path, .. }) | Self::Redirect(Redirect { path, .. })) = self else { return false };
+        matches!(path, Some(PathModifier::Prefix(_)))
+    }
+}
+
+impl HttpRule {
+    /// The prefix that a path modifier may replace; `None` where several matches, or one of another kind, find the rule.
+    pub fn only_prefix(&self) -> Option<&str> {
+        match self.matches.as_slice() {
+            [] | [HttpMatch { path: None, .. }] => Some("/"),
+            [HttpMatch { path: Some(PathMatch::Prefix(prefix)), .. }] => Some(prefix),
+            _ => None,
+        }
+    }
 }
 
 /// What a header modifier does: set, then add, then remove.

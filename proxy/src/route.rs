@@ -7,7 +7,7 @@ use std::sync::Arc;
 use weft_model::policy::{RetryBudget, RetryPolicy};
 use weft_model::route::Timeouts;
 use weft_model::{PolicyId, ServiceKey};
-use weft_proxy_core::route::http::{Filters, Pick, RequestView, Rule};
+use weft_proxy_core::route::http::{Filters, Pick, Redirect, RequestView, Rule};
 
 use crate::discovery::{Backend, Service, WorkloadSnapshot};
 use crate::error::Reason;
@@ -42,6 +42,40 @@ pub(crate) enum To {
     },
     /// One workload, as it is known now.
     Workload(Arc<WorkloadSnapshot>),
+}
+
+/// Why a request goes nowhere.
+#[derive(Clone, Debug)]
+pub(crate) enum Unrouted {
+    /// It is refused.
+    Refused(Reason),
+    /// It is told to ask elsewhere.
+    Redirected(Redirected),
+}
+
+/// A request that a rule answers with another address.
+#[derive(Clone, Debug)]
+pub(crate) struct Redirected {
+    rule: Arc<Rule>,
+    /// The service port that was asked.
+    pub(crate) service: ServiceKey,
+}
+
+impl Redirected {
+    /// The route, for the record.
+    pub(crate) fn route(&self) -> Option<&PolicyId> {
+        self.rule.route()
+    }
+
+    /// Where to, and by which status. `None`: the rule has no redirect after all, which is not how this was made.
+    pub(crate) fn redirect(&self) -> Option<&Redirect> {
+        self.rule.redirect()
+    }
+
+    /// The changes to make to the answer.
+    pub(crate) fn filters(&self) -> &Filters {
+        self.rule.filters()
+    }
 }
 
 impl Routed {
@@ -99,13 +133,19 @@ pub(crate) fn tcp(target: &Target) -> Routed {
 /// **Cost:** reference counts; no allocation.
 ///
 /// # Errors
-/// [`Reason::NoRoute`] and [`Reason::BackendInvalid`].
-pub(crate) fn http(target: &Target, request: &RequestView<'_>, roll: u64) -> Result<Routed, Reason> {
+/// A redirect, [`Reason::NoRoute`] and [`Reason::BackendInvalid`].
+pub(crate) fn http(target: &Target, request: &RequestView<'_>, roll: u64) -> Result<Routed, Unrouted> {
     let Target::Service(service) = target else { return Ok(tcp(target)) };
     let snapshot = service.snapshot();
-    let rule = snapshot.routes.select(request).ok_or(Reason::NoRoute)?;
-    let Pick::Service { index, filters } = rule.pick_backend(roll) else { return Err(Reason::BackendInvalid) };
-    let backend = snapshot.backends.get(index).ok_or(Reason::Internal)?;
+    let rule = snapshot.routes.select(request).ok_or(Unrouted::Refused(Reason::NoRoute))?;
+    if rule.redirect().is_some() {
+        let redirected = Redirected { rule: Arc::clone(rule), service: snapshot.spec.key.clone() };
+        return Err(Unrouted::Redirected(redirected));
+    }
+    let Pick::Service { index, filters } = rule.pick_backend(roll) else {
+        return Err(Unrouted::Refused(Reason::BackendInvalid));
+    };
+    let backend = snapshot.backends.get(index).ok_or(Unrouted::Refused(Reason::Internal))?;
     Ok(Routed {
         to: To::Backend { backend: Arc::clone(backend), client_ip_affinity: snapshot.spec.client_ip_affinity },
         service: Some(Arc::clone(service)),

@@ -19,7 +19,7 @@ use self::links::Links;
 use self::selection::Selection;
 use crate::endpoints::EndpointSet;
 use crate::networks::Networks;
-use crate::object::Name;
+use crate::object::{Name, ObjectKey};
 use crate::policies::authorization::AuthzEntry;
 use crate::policies::mesh::MeshEntry;
 use crate::policies::traffic::TrafficEntry;
@@ -54,7 +54,8 @@ pub struct Index {
     workloads: Table<WorkloadEntry>,
     /// Pods; one that is no workload now has an entry of `None`.
     pods: Table<Option<WorkloadEntry>>,
-    routes: Table<RouteEntry>,
+    /// Of every kind of route.
+    routes: BTreeMap<ObjectKey, Slot<RouteEntry>>,
     traffic: Table<TrafficEntry>,
     authz: Table<AuthzEntry>,
     mesh: Table<MeshEntry>,
@@ -63,8 +64,8 @@ pub struct Index {
     workloads_by_identity: Links<SpiffeId>,
     slices_by_ip: Links<IpAddr>,
     networks: Networks,
-    routes_by_parent: Links<Name>,
-    routes_by_backend: Links<Name>,
+    routes_by_parent: Links<Name, ObjectKey>,
+    routes_by_backend: Links<Name, ObjectKey>,
     traffic_by_service: Links<Name>,
     slices_by_service: Links<Name>,
     selection: Selection,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use gateway_api::experimental::grpcroutes::GrpcRoute;
 use gateway_api::experimental::httproutes::HttpRoute;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -17,6 +18,8 @@ pub enum Object {
     AuthorizationPolicy(Box<AuthorizationPolicy>),
     /// Addresses of a Service that were written down by hand or by another controller.
     EndpointSlice(Box<EndpointSlice>),
+    /// Routes of gRPC methods attached to Services.
+    GrpcRoute(Box<GrpcRoute>),
     /// Routes attached to Services.
     HttpRoute(Box<HttpRoute>),
     /// What holds for the mesh, a namespace or some workloads.
@@ -37,6 +40,7 @@ impl Object {
         match self {
             Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::GrpcRoute(_) => Kind::GrpcRoute,
             Self::HttpRoute(_) => Kind::HttpRoute,
             Self::MeshPolicy(_) => Kind::MeshPolicy,
             Self::Pod(_) => Kind::Pod,
@@ -62,6 +66,7 @@ impl Object {
         match self {
             Self::AuthorizationPolicy(o) => &o.metadata,
             Self::EndpointSlice(o) => &o.metadata,
+            Self::GrpcRoute(o) => &o.metadata,
             Self::HttpRoute(o) => &o.metadata,
             Self::MeshPolicy(o) => &o.metadata,
             Self::Pod(o) => &o.metadata,
@@ -80,6 +85,8 @@ pub enum Kind {
     /// `discovery.k8s.io/v1`.
     EndpointSlice,
     /// `gateway.networking.k8s.io/v1`.
+    GrpcRoute,
+    /// `gateway.networking.k8s.io/v1`.
     HttpRoute,
     /// `weft.dev/v1alpha1`.
     MeshPolicy,
@@ -95,9 +102,10 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AuthorizationPolicy,
         Self::EndpointSlice,
+        Self::GrpcRoute,
         Self::HttpRoute,
         Self::MeshPolicy,
         Self::Pod,
@@ -111,6 +119,7 @@ impl Kind {
         match self {
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::EndpointSlice => "EndpointSlice",
+            Self::GrpcRoute => "GRPCRoute",
             Self::HttpRoute => "HTTPRoute",
             Self::MeshPolicy => "MeshPolicy",
             Self::Pod => "Pod",
@@ -125,7 +134,7 @@ impl Kind {
         match self {
             Self::AuthorizationPolicy | Self::MeshPolicy | Self::TrafficPolicy | Self::Workload => "weft.dev/v1alpha1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
-            Self::HttpRoute => "gateway.networking.k8s.io/v1",
+            Self::GrpcRoute | Self::HttpRoute => "gateway.networking.k8s.io/v1",
             Self::Pod | Self::Service => "v1",
         }
     }

@@ -18,6 +18,8 @@ pub struct Problem {
 pub enum Condition {
     /// Part of the resource is not in force.
     Accepted,
+    /// Another resource stands in its place.
+    Conflicted,
     /// Nothing is broken, but the author will want to know.
     Notice,
     /// A reference does not resolve.
@@ -27,6 +29,10 @@ pub enum Condition {
 impl Problem {
     pub(crate) fn refused(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { condition: Condition::Accepted, field: field.into(), message: message.into() }
+    }
+
+    pub(crate) fn conflicted(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { condition: Condition::Conflicted, field: field.into(), message: message.into() }
     }
 
     pub(crate) fn unresolved(field: impl Into<String>, message: impl Into<String>) -> Self {
@@ -60,6 +66,7 @@ pub struct ObjectStatus {
 impl ObjectStatus {
     pub(crate) fn new(version: u64, problems: Vec<Problem>) -> Self {
         let none = |condition| !problems.iter().any(|p| p.condition == condition);
-        Self { version, accepted: none(Condition::Accepted), resolved_refs: none(Condition::ResolvedRefs), problems }
+        let accepted = none(Condition::Accepted) && none(Condition::Conflicted);
+        Self { version, accepted, resolved_refs: none(Condition::ResolvedRefs), problems }
     }
 }

@@ -142,6 +142,7 @@ impl State {
             .map(|problem| ProblemReport {
                 condition: match problem.condition {
                     Condition::Accepted => "Accepted",
+                    Condition::Conflicted => "Conflicted",
                     Condition::Notice => "Notice",
                     Condition::ResolvedRefs => "ResolvedRefs",
                 },

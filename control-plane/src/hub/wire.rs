@@ -89,8 +89,14 @@ fn object() -> impl Strategy<Value = Option<Object>> {
                 "timeouts": {"request": time, "backendRequest": time},
                 "retry": {"codes": [weight & 0xffff], "backoff": time},
             });
+            let to = |kind: &str, field: &str| json!({"hostname": name, "path": {"type": kind, field: path}});
+            let urls = [
+                json!({"type": "URLRewrite", "urlRewrite": to("ReplacePrefixMatch", "replacePrefixMatch")}),
+                json!({"type": "RequestRedirect", "requestRedirect": to("ReplaceFullPath", "replaceFullPath")}),
+            ];
+            let urls = urls.map(|filter| json!({"filters": [filter], "backendRefs": [{"name": "web", "port": 80}]}));
             let parents = json!([{"group": "", "kind": "Service", "name": "web"}]);
-            of("HTTPRoute", &meta("r"), &json!({"parentRefs": parents, "rules": [rule]}))
+            of("HTTPRoute", &meta("r"), &json!({"parentRefs": parents, "rules": [rule, urls[0], urls[1]]}))
         },
     );
     let traffic = (duration(), duration(), number(), number()).prop_map(|(a, b, n, m)| {

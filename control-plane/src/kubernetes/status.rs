@@ -30,8 +30,14 @@ const CONTROLLER: &str = "weft.dev/mesh";
 const PROBLEMS_MAX: usize = 16;
 
 /// Kinds whose status says something of the mesh.
-const STATUS: [Kind; 5] =
-    [Kind::AuthorizationPolicy, Kind::HttpRoute, Kind::MeshPolicy, Kind::TrafficPolicy, Kind::Workload];
+const STATUS: [Kind; 6] = [
+    Kind::AuthorizationPolicy,
+    Kind::GrpcRoute,
+    Kind::HttpRoute,
+    Kind::MeshPolicy,
+    Kind::TrafficPolicy,
+    Kind::Workload,
+];
 
 /// What was written last, by kind, namespace and name.
 type Written = BTreeMap<(Kind, String, String), ResourceReport>;
@@ -97,7 +103,10 @@ async fn write_all(client: &Client, resources: Vec<ResourceReport>, written: &mu
 
 async fn write(client: &Client, kind: Kind, report: &ResourceReport) -> Result<(), kube::Error> {
     let api = Api::namespaced_with(client.clone(), &report.namespace, &resource(kind));
-    if kind == Kind::HttpRoute { write_route(&api, report).await } else { write_own(&api, kind, report).await }
+    match kind {
+        Kind::GrpcRoute | Kind::HttpRoute => write_route(&api, report).await,
+        _ => write_own(&api, kind, report).await,
+    }
 }
 
 async fn write_own(api: &Api<DynamicObject>, kind: Kind, report: &ResourceReport) -> Result<(), kube::Error> {
@@ -156,10 +165,13 @@ fn route_parents(route: &Value, report: &ResourceReport, now: &Value) -> Option<
     let before = list(&route["status"]["parents"]);
     let (ours, others): (Vec<Value>, Vec<Value>) =
         before.iter().cloned().partition(|entry| entry["controllerName"] == CONTROLLER);
+    // GEP-1294 has a word of its own for a route that gives way to one of another kind.
+    let conflicted = report.problems.iter().any(|problem| problem.condition == "Conflicted");
+    let bad = if conflicted { "Conflicted" } else { "UnsupportedValue" };
     let mine = list(&route["spec"]["parentRefs"]).into_iter().filter(is_service).map(|parent| {
         let old = ours.iter().find(|entry| entry["parentRef"] == parent);
         let conditions = [
-            condition(report, old, now, "Accepted", &["Accepted", "Parsed"], "UnsupportedValue"),
+            condition(report, old, now, "Accepted", &["Accepted", "Conflicted", "Parsed"], bad),
             condition(report, old, now, "ResolvedRefs", &["ResolvedRefs"], "BackendNotFound"),
         ];
         json!({"parentRef": parent, "controllerName": CONTROLLER, "conditions": conditions})
@@ -249,6 +261,11 @@ mod tests {
         assert_eq!((&accepted["status"], &accepted["lastTransitionTime"]), (&json!("True"), &json!("t1")));
         assert_eq!((&resolved["status"], &resolved["lastTransitionTime"]), (&json!("False"), &json!("t3")));
         assert_eq!(resolved["message"], "spec.rules[0]: there is no Service x");
+
+        let conflicted = report(&[("Conflicted", "spec.parentRefs[0]", "another comes first")]);
+        let third = route_parents(&route, &conflicted, &json!("t3")).unwrap();
+        let accepted = &third[1]["conditions"][0];
+        assert_eq!((&accepted["status"], &accepted["reason"]), (&json!("False"), &json!("Conflicted")));
 
         route["spec"]["parentRefs"] = json!([{"name": "gateway"}]);
         assert_eq!(route_parents(&route, &report(&[]), &json!("t4")).unwrap(), [theirs], "no part in it any more");

@@ -69,6 +69,7 @@ fn plural(kind: Kind) -> &'static str {
     match kind {
         Kind::AuthorizationPolicy => "authorizationpolicies",
         Kind::EndpointSlice => "endpointslices",
+        Kind::GrpcRoute => "grpcroutes",
         Kind::HttpRoute => "httproutes",
         Kind::MeshPolicy => "meshpolicies",
         Kind::Pod => "pods",

@@ -16,6 +16,7 @@ pub(super) fn resource(kind: Kind, value: &Value) -> Result<Object, (FieldPath, 
     Ok(match kind {
         Kind::AuthorizationPolicy => Object::AuthorizationPolicy(typed(value)?),
         Kind::EndpointSlice => Object::EndpointSlice(typed(value)?),
+        Kind::GrpcRoute => Object::GrpcRoute(typed(value)?),
         Kind::HttpRoute => Object::HttpRoute(typed(value)?),
         Kind::MeshPolicy => Object::MeshPolicy(typed(value)?),
         Kind::Pod => Object::Pod(typed(value)?),

@@ -173,6 +173,8 @@ fn filters(filters: &[HttpFilter]) -> Vec<Value> {
         let (kind, modifier) = match filter {
             HttpFilter::RequestHeaders(modifier) => ("request-headers", modifier),
             HttpFilter::ResponseHeaders(modifier) => ("response-headers", modifier),
+            HttpFilter::Rewrite(rewrite) => return json!({ "kind": "rewrite", "as": format!("{rewrite:?}") }),
+            HttpFilter::Redirect(redirect) => return json!({ "kind": "redirect", "to": format!("{redirect:?}") }),
         };
         let remove: Vec<_> = modifier.remove.iter().map(http::HeaderName::as_str).collect();
         json!({ "kind": kind, "set": names(&modifier.set), "add": names(&modifier.add), "remove": remove })

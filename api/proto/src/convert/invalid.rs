@@ -48,6 +48,9 @@ pub enum Problem {
     /// Not an address.
     #[error("{0:?} is not an address that traffic can go to (ip:port, IPv6 in brackets, no zone)")]
     Address(String),
+    /// Filters that cannot be honoured together.
+    #[error("{0}")]
+    Contradiction(&'static str),
     /// Not a DNS label.
     #[error("{0:?} is not a DNS label (lower-case letters, digits and '-', at most 63)")]
     DnsLabel(String),

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 use weft_model::policy::RetryPolicy;
 use weft_model::route::{
-    Backend, BackendTarget, HeaderMatch, HeaderModifier, HttpFilter, HttpMatch, HttpRoute, HttpRule, PathMatch,
-    QueryMatch, Timeouts, is_reserved_header,
+    Backend, BackendTarget, FiltersOf, HeaderMatch, HeaderModifier, HttpFilter, HttpMatch, HttpRoute, HttpRule,
+    PathMatch, PathModifier, QueryMatch, REDIRECT_CODES, Redirect, Rewrite, Timeouts, UrlScheme, is_reserved_header,
+    is_url_path,
 };
 use weft_model::{PolicyId, ServiceKey};
 
 use super::field::{
-    At as _, distinct, header_name, list, method, not_longer, optional_text, path, range, required, shown, text,
+    At as _, distinct, dns_name, header_name, list, method, not_longer, optional_text, path, port, range, required,
+    shown, text,
 };
 use super::{Invalid, Problem, bounds};
 use crate::proxy::v1 as wire;
@@ -41,14 +43,29 @@ impl TryFrom<wire::HttpRule> for HttpRule {
 
     fn try_from(rule: wire::HttpRule) -> Result<Self, Invalid> {
         let wire::HttpRule { name, matches, filters, backends, timeouts, retry } = rule;
-        Ok(Self {
+        let rule = Self {
             name: optional_text(name, bounds::NAME_BYTES_MAX).at("name")?,
             matches: list(matches, bounds::MATCHES_MAX, HttpMatch::try_from).at("matches")?,
             filters: list(filters, bounds::FILTERS_MAX, HttpFilter::try_from).at("filters")?,
             backends: list(backends, bounds::BACKENDS_MAX, Backend::try_from).at("backends")?,
             timeouts: Timeouts::try_from(timeouts.unwrap_or_default()).at("timeouts")?,
             retry: retry.map(RetryPolicy::try_from).transpose().at("retry")?,
-        })
+        };
+        let prefix = rule.only_prefix();
+        agree(FiltersOf::Rule(prefix), &rule.filters)?;
+        rule.backends
+            .iter()
+            .try_for_each(|backend| agree(FiltersOf::Backend(prefix), &backend.filters))
+            .at("backends")?;
+        Ok(rule)
+    }
+}
+
+/// Refuses filters that cannot be honoured together.
+fn agree(whose: FiltersOf<'_>, filters: &[HttpFilter]) -> Result<(), Invalid> {
+    match whose.contradiction(filters) {
+        Some(why) => Err(Problem::Contradiction(why).into()).at("filters"),
+        None => Ok(()),
     }
 }
 
@@ -70,7 +87,7 @@ impl TryFrom<wire::HttpMatch> for HttpMatch {
     type Error = Invalid;
 
     fn try_from(matched: wire::HttpMatch) -> Result<Self, Invalid> {
-        let wire::HttpMatch { path, method: verb, headers, query } = matched;
+        let wire::HttpMatch { path, method: verb, headers, query, grpc_method } = matched;
         let headers = list(headers, bounds::MATCH_FIELDS_MAX, |field| {
             let value = text(field.value, bounds::FIELD_VALUE_BYTES_MAX).at("value")?;
             Ok(HeaderMatch { name: header_name(&field.name).at("name")?, value: Arc::from(value) })
@@ -85,7 +102,13 @@ impl TryFrom<wire::HttpMatch> for HttpMatch {
         .at("query")?;
         distinct(&query, |q: &QueryMatch| &*q.name).at("query")?;
         Ok(Self {
-            path: path.map(PathMatch::try_from).transpose().at("path")?,
+            path: match (path, optional_text(grpc_method, bounds::PATH_BYTES_MAX).at("grpc_method")?) {
+                (Some(path), None) => Some(path.try_into().at("path")?),
+                (None, method) => method.map(PathMatch::GrpcMethod),
+                (Some(_), Some(_)) => {
+                    return Err(Problem::Contradiction("a path stands there as well").into()).at("grpc_method");
+                }
+            },
             method: if verb.is_empty() { None } else { Some(method(&verb).at("method")?) },
             headers,
             query,
@@ -96,9 +119,17 @@ impl TryFrom<wire::HttpMatch> for HttpMatch {
 impl From<&HttpMatch> for wire::HttpMatch {
     fn from(matched: &HttpMatch) -> Self {
         let HttpMatch { path, method, headers, query } = matched;
+        use wire::path_match::Kind;
         let pair = |name: &str, value: &str| wire::NameValue { name: name.to_owned(), value: value.to_owned() };
+        let (kind, grpc_method) = match path {
+            None => (None, String::new()),
+            Some(PathMatch::Exact(s)) => (Some(Kind::Exact(s.to_string())), String::new()),
+            Some(PathMatch::Prefix(s)) => (Some(Kind::Prefix(s.to_string())), String::new()),
+            Some(PathMatch::GrpcMethod(s)) => (None, s.to_string()),
+        };
         Self {
-            path: path.as_ref().map(Into::into),
+            path: kind.map(|kind| wire::PathMatch { kind: Some(kind) }),
+            grpc_method,
             method: method.as_ref().map(|m| m.as_str().to_owned()).unwrap_or_default(),
             headers: headers.iter().map(|h| pair(h.name.as_str(), &h.value)).collect(),
             query: query.iter().map(|q| pair(&q.name, &q.value)).collect(),
@@ -118,17 +149,6 @@ impl TryFrom<wire::PathMatch> for PathMatch {
     }
 }
 
-impl From<&PathMatch> for wire::PathMatch {
-    fn from(matched: &PathMatch) -> Self {
-        use wire::path_match::Kind;
-        let kind = match matched {
-            PathMatch::Exact(s) => Kind::Exact(s.to_string()),
-            PathMatch::Prefix(s) => Kind::Prefix(s.to_string()),
-        };
-        Self { kind: Some(kind) }
-    }
-}
-
 impl TryFrom<wire::HttpFilter> for HttpFilter {
     type Error = Invalid;
 
@@ -138,6 +158,8 @@ impl TryFrom<wire::HttpFilter> for HttpFilter {
         match required(filter.kind).at("kind")? {
             Kind::RequestHeaders(m) => Ok(Self::RequestHeaders(m.try_into().at("request_headers")?)),
             Kind::ResponseHeaders(m) => Ok(Self::ResponseHeaders(m.try_into().at("response_headers")?)),
+            Kind::Rewrite(rewrite) => Ok(Self::Rewrite(rewrite.try_into().at("rewrite")?)),
+            Kind::Redirect(redirect) => Ok(Self::Redirect(redirect.try_into().at("redirect")?)),
         }
     }
 }
@@ -148,6 +170,103 @@ impl From<&HttpFilter> for wire::HttpFilter {
         let kind = match filter {
             HttpFilter::RequestHeaders(m) => Kind::RequestHeaders(m.into()),
             HttpFilter::ResponseHeaders(m) => Kind::ResponseHeaders(m.into()),
+            HttpFilter::Rewrite(rewrite) => Kind::Rewrite(rewrite.into()),
+            HttpFilter::Redirect(redirect) => Kind::Redirect(redirect.into()),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+/// A host to name in place of the request's; empty: none.
+fn hostname(s: String) -> Result<Option<Arc<str>>, Invalid> {
+    if s.is_empty() { Ok(None) } else { dns_name(s).map(Some) }
+}
+
+impl TryFrom<wire::Rewrite> for Rewrite {
+    type Error = Invalid;
+
+    fn try_from(rewrite: wire::Rewrite) -> Result<Self, Invalid> {
+        let wire::Rewrite { hostname: host, path } = rewrite;
+        Ok(Self {
+            hostname: hostname(host).at("hostname")?,
+            path: path.map(PathModifier::try_from).transpose().at("path")?,
+        })
+    }
+}
+
+impl From<&Rewrite> for wire::Rewrite {
+    fn from(rewrite: &Rewrite) -> Self {
+        let Rewrite { hostname, path } = rewrite;
+        Self { hostname: hostname.as_deref().unwrap_or_default().to_owned(), path: path.as_ref().map(Into::into) }
+    }
+}
+
+impl TryFrom<wire::Redirect> for Redirect {
+    type Error = Invalid;
+
+    fn try_from(redirect: wire::Redirect) -> Result<Self, Invalid> {
+        let wire::Redirect { scheme, hostname: host, path, port: number, status } = redirect;
+        let [min, .., max] = REDIRECT_CODES;
+        let status: u16 = range(status, min.into(), max.into()).at("status")?;
+        if !REDIRECT_CODES.contains(&status) {
+            let value = i32::from(status);
+            return Err(Problem::UnknownValue { name: "redirect status", value }.into()).at("status");
+        }
+        Ok(Self {
+            scheme: match scheme.as_str() {
+                "" => None,
+                "http" => Some(UrlScheme::Http),
+                "https" => Some(UrlScheme::Https),
+                _ => return Err(Problem::Missing.into()).at("scheme"),
+            },
+            hostname: hostname(host).at("hostname")?,
+            path: path.map(PathModifier::try_from).transpose().at("path")?,
+            port: if number == 0 { None } else { Some(port(number).at("port")?) },
+            status,
+        })
+    }
+}
+
+impl From<&Redirect> for wire::Redirect {
+    fn from(redirect: &Redirect) -> Self {
+        let Redirect { scheme, hostname, path, port, status } = redirect;
+        Self {
+            scheme: scheme.map(UrlScheme::as_str).unwrap_or_default().to_owned(),
+            hostname: hostname.as_deref().unwrap_or_default().to_owned(),
+            path: path.as_ref().map(Into::into),
+            port: port.map_or(0, u32::from),
+            status: u32::from(*status),
+        }
+    }
+}
+
+impl TryFrom<wire::PathModifier> for PathModifier {
+    type Error = Invalid;
+
+    fn try_from(modifier: wire::PathModifier) -> Result<Self, Invalid> {
+        use wire::path_modifier::Kind;
+        let replacement = |s: String| {
+            not_longer(s.len(), bounds::PATH_BYTES_MAX)?;
+            if s.is_empty() || is_url_path(&s) {
+                Ok(Arc::from(s))
+            } else {
+                Err(Invalid::from(Problem::Path(shown(&s, 128))))
+            }
+        };
+        match required(modifier.kind).at("kind")? {
+            Kind::Full(s) if s.is_empty() => Err(Problem::Path(s).into()).at("full"),
+            Kind::Full(s) => Ok(Self::Full(replacement(s).at("full")?)),
+            Kind::Prefix(s) => Ok(Self::Prefix(replacement(s).at("prefix")?)),
+        }
+    }
+}
+
+impl From<&PathModifier> for wire::PathModifier {
+    fn from(modifier: &PathModifier) -> Self {
+        use wire::path_modifier::Kind;
+        let kind = match modifier {
+            PathModifier::Full(s) => Kind::Full(s.to_string()),
+            PathModifier::Prefix(s) => Kind::Prefix(s.to_string()),
         };
         Self { kind: Some(kind) }
     }

@@ -271,6 +271,9 @@ pub struct HttpMatch {
     pub headers: ::prost::alloc::vec::Vec<NameValue>,
     #[prost(message, repeated, tag = "4")]
     pub query: ::prost::alloc::vec::Vec<NameValue>,
+    /// In place of a path: a gRPC method of any service. Empty: none.
+    #[prost(string, tag = "5")]
+    pub grpc_method: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PathMatch {
@@ -296,7 +299,7 @@ pub struct NameValue {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HttpFilter {
-    #[prost(oneof = "http_filter::Kind", tags = "1, 2")]
+    #[prost(oneof = "http_filter::Kind", tags = "1, 2, 3, 4")]
     pub kind: ::core::option::Option<http_filter::Kind>,
 }
 /// Nested message and enum types in `HttpFilter`.
@@ -307,6 +310,53 @@ pub mod http_filter {
         RequestHeaders(super::HeaderModifier),
         #[prost(message, tag = "2")]
         ResponseHeaders(super::HeaderModifier),
+        #[prost(message, tag = "3")]
+        Rewrite(super::Rewrite),
+        #[prost(message, tag = "4")]
+        Redirect(super::Redirect),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rewrite {
+    /// Empty: stays.
+    #[prost(string, tag = "1")]
+    pub hostname: ::prost::alloc::string::String,
+    /// Absent: stays.
+    #[prost(message, optional, tag = "2")]
+    pub path: ::core::option::Option<PathModifier>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Redirect {
+    /// "http", "https"; empty: the request's.
+    #[prost(string, tag = "1")]
+    pub scheme: ::prost::alloc::string::String,
+    /// Empty: the request's.
+    #[prost(string, tag = "2")]
+    pub hostname: ::prost::alloc::string::String,
+    /// Absent: the request's.
+    #[prost(message, optional, tag = "3")]
+    pub path: ::core::option::Option<PathModifier>,
+    /// 0: the scheme's where it is set, else the service's.
+    #[prost(uint32, tag = "4")]
+    pub port: u32,
+    /// 301, 302, 303, 307 or 308.
+    #[prost(uint32, tag = "5")]
+    pub status: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PathModifier {
+    #[prost(oneof = "path_modifier::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<path_modifier::Kind>,
+}
+/// Nested message and enum types in `PathModifier`.
+pub mod path_modifier {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(string, tag = "1")]
+        Full(::prost::alloc::string::String),
+        /// In place of the matched prefix; may be empty.
+        #[prost(string, tag = "2")]
+        Prefix(::prost::alloc::string::String),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]

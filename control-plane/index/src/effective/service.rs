@@ -5,7 +5,7 @@ use weft_model::route::{Backend, BackendTarget, HttpRoute, HttpRule};
 use weft_model::{AppProtocol, ServiceKey};
 
 use super::precedence;
-use crate::object::Name;
+use crate::object::{Kind, Name};
 use crate::policies::traffic::TrafficEntry;
 use crate::routes::{BackendEntry, RouteEntry, RuleEntry};
 use crate::services::ServiceEntry;
@@ -84,6 +84,10 @@ pub(crate) fn attached_routes<'a>(
         }
     }
     let mut routes = if consumers.is_empty() { producers } else { consumers };
+    // Routes of one kind apply to a port, those of the most specific (GEP-1294, "Route types").
+    if routes.iter().any(|route| route.kind == Kind::GrpcRoute) {
+        routes.retain(|route| route.kind == Kind::GrpcRoute);
+    }
     routes.sort_by(|a, b| precedence(a.created, &a.id).cmp(&precedence(b.created, &b.id)));
     routes
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use weft_model::{EndpointSpec, ServiceKey, WorkloadName};
 
-use super::{Affected, Changes, Index, Slot, Table};
+use super::{Affected, Changes, Index, Slot};
 use crate::effective;
 use crate::endpoints::{EndpointSet, Source};
 use crate::object::{Kind, Name, Object, ObjectKey};
@@ -38,9 +38,13 @@ impl Index {
                 let old = put(&mut self.slices, &name, slices::read(&name, o), self.version);
                 self.relink_slice(&name, old)
             }
+            Object::GrpcRoute(o) => {
+                let old = put(&mut self.routes, &key, routes::grpc::read(&name, o), self.version);
+                self.relink_route(&key, old)
+            }
             Object::HttpRoute(o) => {
-                let old = put(&mut self.routes, &name, routes::read(&name, o), self.version);
-                self.relink_route(&name, old)
+                let old = put(&mut self.routes, &key, routes::http::read(&name, o), self.version);
+                self.relink_route(&key, old)
             }
             Object::MeshPolicy(o) => {
                 let changed = put(&mut self.mesh, &name, mesh::read(&name, o), self.version).is_some();
@@ -80,9 +84,9 @@ impl Index {
                 let old = take(&mut self.slices, &name);
                 self.relink_slice(&name, old)
             }
-            Kind::HttpRoute => {
-                let old = take(&mut self.routes, &name);
-                self.relink_route(&name, old)
+            Kind::GrpcRoute | Kind::HttpRoute => {
+                let old = take(&mut self.routes, key);
+                self.relink_route(key, old)
             }
             Kind::MeshPolicy => {
                 let changed = self.mesh.remove(&name).is_some();
@@ -258,15 +262,15 @@ impl Index {
         self.say(&Source::Slice(name.clone()), said);
     }
 
-    fn relink_route(&mut self, name: &Name, old: Option<Option<RouteEntry>>) -> bool {
+    fn relink_route(&mut self, key: &ObjectKey, old: Option<Option<RouteEntry>>) -> bool {
         let Some(old) = old else { return false };
         if let Some(old) = &old {
-            self.routes_by_parent.unlink(old.parents.iter().map(|p| p.service.clone()), name);
-            self.routes_by_backend.unlink(backends(old), name);
+            self.routes_by_parent.unlink(old.parents.iter().map(|p| p.service.clone()), key);
+            self.routes_by_backend.unlink(backends(old), key);
         }
-        if let Some(new) = self.routes.get(name).and_then(|slot| slot.entry.as_ref()) {
-            self.routes_by_parent.link(new.parents.iter().map(|p| p.service.clone()), name);
-            self.routes_by_backend.link(backends(new), name);
+        if let Some(new) = self.routes.get(key).and_then(|slot| slot.entry.as_ref()) {
+            self.routes_by_parent.link(new.parents.iter().map(|p| p.service.clone()), key);
+            self.routes_by_backend.link(backends(new), key);
         }
         true
     }
@@ -352,7 +356,12 @@ fn backends(route: &RouteEntry) -> Vec<Name> {
 
 /// Puts a reading into its slot. What was in force before is returned where that changed.
 #[expect(clippy::option_option, reason = "whether it changed, and what was there before")]
-fn put<E: PartialEq>(table: &mut Table<E>, name: &Name, read: Read<E>, version: u64) -> Option<Option<E>> {
+fn put<K: Ord + Clone, E: PartialEq>(
+    table: &mut BTreeMap<K, Slot<E>>,
+    name: &K,
+    read: Read<E>,
+    version: u64,
+) -> Option<Option<E>> {
     let Read { entry, mut problems } = read;
     let slot = table.entry(name.clone()).or_insert(Slot { entry: None, problems: Vec::new(), version });
     let Some(entry) = entry else {
@@ -371,6 +380,6 @@ fn put<E: PartialEq>(table: &mut Table<E>, name: &Name, read: Read<E>, version: 
 }
 
 #[expect(clippy::option_option, reason = "whether it was there, and what was in force")]
-fn take<E>(table: &mut Table<E>, name: &Name) -> Option<Option<E>> {
+fn take<K: Ord, E>(table: &mut BTreeMap<K, Slot<E>>, name: &K) -> Option<Option<E>> {
     table.remove(name).map(|slot| slot.entry)
 }

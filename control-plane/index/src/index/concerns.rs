@@ -36,7 +36,9 @@ impl Index {
             Kind::Pod | Kind::Workload => {
                 self.workload_entry(&name).and_then(WorkloadEntry::own_ip).into_iter().collect()
             }
-            Kind::AuthorizationPolicy | Kind::HttpRoute | Kind::MeshPolicy | Kind::TrafficPolicy => Vec::new(),
+            Kind::AuthorizationPolicy | Kind::GrpcRoute | Kind::HttpRoute | Kind::MeshPolicy | Kind::TrafficPolicy => {
+                Vec::new()
+            }
         }
     }
 
@@ -52,8 +54,8 @@ impl Index {
                     self.each_port(&slice.service, |key| affected.extend([Affected::Endpoints(key)]));
                 }
             }
-            Kind::HttpRoute => {
-                if let Some(route) = self.routes.get(&name).and_then(|slot| slot.entry.as_ref()) {
+            Kind::GrpcRoute | Kind::HttpRoute => {
+                if let Some(route) = self.routes.get(key).and_then(|slot| slot.entry.as_ref()) {
                     for parent in &route.parents {
                         self.each_port(&parent.service, |key| affected.extend([Affected::Service(key)]));
                     }

@@ -4,24 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::object::Name;
 
-/// For each thing, the resources of one kind that refer to it.
+/// For each thing, the resources that refer to it: of one kind, by their names `N`, or of several.
 #[derive(Debug)]
-pub(super) struct Links<K>(BTreeMap<K, BTreeSet<Name>>);
+pub(super) struct Links<K, N = Name>(BTreeMap<K, BTreeSet<N>>);
 
-impl<K> Default for Links<K> {
+impl<K, N> Default for Links<K, N> {
     fn default() -> Self {
         Self(BTreeMap::new())
     }
 }
 
-impl<K: Ord> Links<K> {
-    pub(super) fn link(&mut self, to: impl IntoIterator<Item = K>, from: &Name) {
+impl<K: Ord, N: Ord + Clone> Links<K, N> {
+    pub(super) fn link(&mut self, to: impl IntoIterator<Item = K>, from: &N) {
         for to in to {
             self.0.entry(to).or_default().insert(from.clone());
         }
     }
 
-    pub(super) fn unlink(&mut self, to: impl IntoIterator<Item = K>, from: &Name) {
+    pub(super) fn unlink(&mut self, to: impl IntoIterator<Item = K>, from: &N) {
         for to in to {
             if let Some(names) = self.0.get_mut(&to) {
                 names.remove(from);
@@ -48,7 +48,7 @@ impl<K: Ord> Links<K> {
     }
 
     /// Everything that refers to it, by name.
-    pub(super) fn of<'s>(&'s self, to: &K) -> impl Iterator<Item = &'s Name> + use<'s, K> {
+    pub(super) fn of<'s>(&'s self, to: &K) -> impl Iterator<Item = &'s N> + use<'s, K, N> {
         self.0.get(to).into_iter().flatten()
     }
 }

@@ -135,7 +135,7 @@ impl Index {
         };
         let authz = self.authz.keys().map(key(Kind::AuthorizationPolicy));
         let slices = self.slices.keys().map(key(Kind::EndpointSlice));
-        let routes = self.routes.keys().map(key(Kind::HttpRoute));
+        let routes = self.routes.keys().cloned();
         let mesh = self.mesh.keys().map(key(Kind::MeshPolicy));
         let pods = self.pods.keys().map(key(Kind::Pod));
         let services = self.services.keys().map(key(Kind::Service));
@@ -188,7 +188,7 @@ impl Index {
     /// The routes of a service port that clients of a namespace get, in order of precedence.
     pub(super) fn routes_of(&self, client: &str, service: &ServiceEntry, port: u16) -> Vec<&RouteEntry> {
         let attached = self.routes_by_parent.of(&service.name);
-        let routes = attached.filter_map(|name| self.routes.get(name).and_then(|slot| slot.entry.as_ref()));
+        let routes = attached.filter_map(|key| self.routes.get(key).and_then(|slot| slot.entry.as_ref()));
         effective::attached_routes(Some(client), service, port, routes)
     }
 

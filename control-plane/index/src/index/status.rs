@@ -61,7 +61,9 @@ impl Index {
                     problems.push(Problem::unresolved("metadata.labels", message));
                 }
             }),
-            Kind::HttpRoute => status(self.routes.get(name)?, |route, problems| self.route_problems(route, problems)),
+            Kind::GrpcRoute | Kind::HttpRoute => {
+                status(self.routes.get(key)?, |route, problems| self.route_problems(route, problems))
+            }
             Kind::MeshPolicy => status(self.mesh.get(name)?, |policy, problems| {
                 self.mesh_problems(name, policy, problems);
             }),
@@ -153,12 +155,19 @@ impl Index {
                 }
                 Some(service) => {
                     for (port, _) in service.ports_meant(parent.port, parent.section.as_deref()) {
-                        let mut before = self.routes_of(&route.name.namespace, service, port).into_iter();
-                        if before.position(|other| other.id == route.id).is_some_and(|at| at >= ROUTES_MAX) {
-                            let key = service.key(port);
+                        let key = service.key(port);
+                        let in_force = self.routes_of(&route.name.namespace, service, port);
+                        let first = in_force.first().filter(|first| first.kind != route.kind);
+                        if in_force.iter().position(|other| other.id == route.id).is_some_and(|at| at >= ROUTES_MAX) {
                             let message =
                                 format!("{key} has more than {ROUTES_MAX} routes; this one is left out there");
                             problems.push(Problem::refused(&*parent.field, message));
+                        } else if let Some(first) = first {
+                            let message = format!(
+                                "{} is attached to {key} too, whose kind comes before {}",
+                                first.id, route.kind
+                            );
+                            problems.push(Problem::conflicted(&*parent.field, message));
                         }
                     }
                 }

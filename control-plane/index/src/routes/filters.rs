@@ -1,97 +1,118 @@
-//! Filters of rules and of backends. Gateway API's generated types differ only in their names.
+//! Filters of rules and of backends.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use gateway_api::experimental::httproutes as api;
 use http::header::HOST;
 use http::{HeaderName, HeaderValue};
-use weft_model::route::{HeaderModifier, HttpFilter, is_reserved_header};
+use weft_model::identity::is_dns_subdomain;
+use weft_model::route::{
+    FiltersOf, HeaderModifier, HttpFilter, PathModifier, REDIRECT_CODES, Redirect, Rewrite, UrlScheme,
+    is_reserved_header, is_url_path,
+};
 
+use super::written;
 use crate::problem::Problem;
+use crate::read::port;
 
-/// A filter, whichever of the generated types it had.
-struct Written<'a> {
-    kind: String,
-    request: Option<Modifier<'a>>,
-    response: Option<Modifier<'a>>,
-}
+/// What a redirect answers where nothing is said (Gateway API).
+const REDIRECT_CODE: u16 = 302;
 
-/// A header modifier, whichever of the generated types it had.
-#[derive(Default)]
-struct Modifier<'a> {
-    set: Vec<(&'a str, &'a str)>,
-    add: Vec<(&'a str, &'a str)>,
-    remove: Vec<&'a str>,
-}
-
-macro_rules! modifier {
-    ($written:expr) => {
-        $written.as_ref().map(|m| Modifier {
-            set: m.set.iter().flatten().map(|h| (h.name.as_str(), h.value.as_str())).collect(),
-            add: m.add.iter().flatten().map(|h| (h.name.as_str(), h.value.as_str())).collect(),
-            remove: m.remove.iter().flatten().map(String::as_str).collect(),
-        })
+/// The filters of a rule or of a backend; each that cannot be honoured adds a problem, which names the `consequence`.
+pub(super) fn read(
+    filters: &[written::Filter<'_>],
+    whose: FiltersOf<'_>,
+    field: &str,
+    problems: &mut Vec<Problem>,
+) -> Vec<HttpFilter> {
+    let consequence = match whose {
+        FiltersOf::Rule(_) => "the rule answers 500",
+        FiltersOf::Backend(_) => "its share is answered 500",
     };
-}
-
-macro_rules! written {
-    ($filter:expr) => {
-        Written {
-            kind: format!("{:?}", $filter.r#type),
-            request: modifier!($filter.request_header_modifier),
-            response: modifier!($filter.response_header_modifier),
-        }
-    };
-}
-
-/// The filters of a rule; each that cannot be honoured adds a problem.
-pub(super) fn rule_filters(
-    filters: &[api::HttpRouteRulesFilters],
-    field: &str,
-    problems: &mut Vec<Problem>,
-) -> Vec<HttpFilter> {
-    all(filters.iter().map(|f| written!(f)), field, "the rule answers 500", problems)
-}
-
-/// The filters of a backend; each that cannot be honoured adds a problem.
-pub(super) fn backend_filters(
-    filters: &[api::HttpRouteRulesBackendRefsFilters],
-    field: &str,
-    problems: &mut Vec<Problem>,
-) -> Vec<HttpFilter> {
-    all(filters.iter().map(|f| written!(f)), field, "its share is answered 500", problems)
-}
-
-fn all<'a>(
-    filters: impl Iterator<Item = Written<'a>>,
-    field: &str,
-    consequence: &str,
-    problems: &mut Vec<Problem>,
-) -> Vec<HttpFilter> {
     let mut read = Vec::new();
-    for (i, filter) in filters.enumerate() {
-        match one(&filter) {
+    for (i, filter) in filters.iter().enumerate() {
+        match one(filter) {
             Ok(filter) => read.push(filter),
             Err(message) => {
                 problems.push(Problem::refused(format!("{field}.filters[{i}]"), format!("{message}; {consequence}")));
             }
         }
     }
+    if let Some(why) = whose.contradiction(&read) {
+        problems.push(Problem::refused(format!("{field}.filters"), format!("{why}; {consequence}")));
+    }
     read
 }
 
-fn one(filter: &Written<'_>) -> Result<HttpFilter, String> {
-    match (filter.kind.as_str(), &filter.request, &filter.response) {
-        ("RequestHeaderModifier", Some(modifier), _) => header_modifier(modifier).map(HttpFilter::RequestHeaders),
-        ("ResponseHeaderModifier", _, Some(modifier)) => header_modifier(modifier).map(HttpFilter::ResponseHeaders),
-        ("RequestHeaderModifier" | "ResponseHeaderModifier", _, _) => {
-            Err("the filter of its type is missing".to_owned())
+fn one(filter: &written::Filter<'_>) -> Result<HttpFilter, String> {
+    let missing = || "the filter of its type is missing".to_owned();
+    match filter.kind.as_str() {
+        "RequestHeaderModifier" => {
+            let headers = filter.request_headers.as_ref().ok_or_else(missing)?;
+            header_modifier(headers).map(HttpFilter::RequestHeaders)
         }
-        (kind, _, _) => Err(format!("{kind} is not supported")),
+        "ResponseHeaderModifier" => {
+            let headers = filter.response_headers.as_ref().ok_or_else(missing)?;
+            header_modifier(headers).map(HttpFilter::ResponseHeaders)
+        }
+        "UrlRewrite" => {
+            let written::Rewrite { hostname: host, path } = filter.rewrite.as_ref().ok_or_else(missing)?;
+            let path = path.as_ref().map(path_modifier).transpose()?;
+            Ok(HttpFilter::Rewrite(Rewrite { hostname: host.map(hostname).transpose()?, path }))
+        }
+        "RequestRedirect" => redirect(filter.redirect.as_ref().ok_or_else(missing)?).map(HttpFilter::Redirect),
+        kind => Err(format!("{kind} is not supported")),
     }
 }
 
-fn header_modifier(written: &Modifier<'_>) -> Result<HeaderModifier, String> {
+fn redirect(written: &written::Redirect<'_>) -> Result<Redirect, String> {
+    let scheme = match written.scheme.as_deref() {
+        None => None,
+        Some("http") => Some(UrlScheme::Http),
+        Some("https") => Some(UrlScheme::Https),
+        Some(other) => return Err(format!("scheme {other:?} is neither http nor https")),
+    };
+    let number = match written.port {
+        None => None,
+        Some(number) => Some(port(number).ok_or_else(|| format!("{number} is not a port"))?),
+    };
+    let status = match written.status.as_deref() {
+        None => REDIRECT_CODE,
+        Some(text) => {
+            let code = text.parse().ok().filter(|code| REDIRECT_CODES.contains(code));
+            code.ok_or_else(|| format!("statusCode {text:?} is not one of 301, 302, 303, 307, 308"))?
+        }
+    };
+    Ok(Redirect {
+        scheme,
+        hostname: written.hostname.map(hostname).transpose()?,
+        path: written.path.as_ref().map(path_modifier).transpose()?,
+        port: number,
+        status,
+    })
+}
+
+fn hostname(name: &str) -> Result<Arc<str>, String> {
+    if is_dns_subdomain(name) { Ok(Arc::from(name)) } else { Err(format!("hostname {name:?} is not a DNS name")) }
+}
+
+fn path_modifier(written: &written::Path<'_>) -> Result<PathModifier, String> {
+    let plain = |name: &str, path: &str| {
+        if path.is_empty() || is_url_path(path) {
+            return Ok(Arc::from(path));
+        }
+        Err(format!("{name} {path:?} is not a path that begins with '/', or has characters that a URL encodes"))
+    };
+    match (written.kind.as_str(), written.full, written.prefix) {
+        // No path is written as none (RFC 9110 §4.2.3): "/" says the same.
+        ("ReplaceFullPath", Some(""), _) => Ok(PathModifier::Full(Arc::from("/"))),
+        ("ReplaceFullPath", Some(full), _) => plain("replaceFullPath", full).map(PathModifier::Full),
+        ("ReplacePrefixMatch", _, Some(prefix)) => plain("replacePrefixMatch", prefix).map(PathModifier::Prefix),
+        (kind, _, _) => Err(format!("the path of its type {kind} is missing")),
+    }
+}
+
+fn header_modifier(written: &written::Headers<'_>) -> Result<HeaderModifier, String> {
     let pairs = |pairs: &[(&str, &str)]| {
         pairs.iter().map(|(name, value)| Ok((header(name)?, header_value(value)?))).collect::<Result<Vec<_>, String>>()
     };
@@ -111,7 +132,7 @@ fn header(name: &str) -> Result<HeaderName, String> {
 fn unreserved(modifier: HeaderModifier) -> Result<HeaderModifier, String> {
     let named = modifier.set.iter().chain(&modifier.add).map(|(name, _)| name).chain(&modifier.remove);
     // A message has one authority, of which the host field is only one spelling; a filter that changed it would leave
-    // the other (RFC 9113 §8.3.1).
+    // the other (RFC 9113 §8.3.1). A rewrite changes both.
     let reserved: BTreeSet<&str> =
         named.filter(|name| is_reserved_header(name) || *name == HOST).map(HeaderName::as_str).collect();
     if reserved.is_empty() {

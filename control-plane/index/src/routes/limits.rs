@@ -5,7 +5,7 @@ use weft_model::bounds::{
     BACKENDS_MAX, FIELD_NAME_BYTES_MAX, FIELD_VALUE_BYTES_MAX, FILTERS_MAX, MATCH_FIELDS_MAX, MATCHES_MAX,
     MODIFIED_HEADERS_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX,
 };
-use weft_model::route::{HeaderModifier, HttpFilter, HttpMatch, PathMatch};
+use weft_model::route::{HeaderModifier, HttpFilter, HttpMatch, PathMatch, PathModifier, Redirect, Rewrite};
 
 use super::RuleEntry;
 use crate::read::{at_most, plain};
@@ -28,7 +28,7 @@ pub(super) fn check(entry: &RuleEntry) -> At {
 }
 
 fn check_match(matched: &HttpMatch) -> At {
-    if let Some(PathMatch::Exact(path) | PathMatch::Prefix(path)) = &matched.path {
+    if let Some(PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::GrpcMethod(path)) = &matched.path {
         at("matches", plain(path, PATH_BYTES_MAX).map_err(|why| format!("path: {why}")))?;
     }
     let pair = |kind: &str, name: &str, value: &str| {
@@ -46,6 +46,12 @@ fn check_filters(filters: &[HttpFilter]) -> Result<(), String> {
     at_most(filters.len(), FILTERS_MAX).map_err(|why| format!("filters: {why}"))?;
     filters.iter().try_for_each(|filter| match filter {
         HttpFilter::RequestHeaders(modifier) | HttpFilter::ResponseHeaders(modifier) => check_modifier(modifier),
+        HttpFilter::Rewrite(Rewrite { path, .. }) | HttpFilter::Redirect(Redirect { path, .. }) => match path {
+            Some(PathModifier::Full(path) | PathModifier::Prefix(path)) => {
+                plain(path, PATH_BYTES_MAX).map_err(|why| format!("filters: path: {why}"))
+            }
+            None => Ok(()),
+        },
     })
 }
 

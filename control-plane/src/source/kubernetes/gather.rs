@@ -166,7 +166,12 @@ fn read(kind: Kind, mut object: DynamicObject) -> Result<Object, (String, String
         Kind::EndpointSlice => serde_json::from_value(value).map(Object::EndpointSlice).map_err(lenient),
         Kind::Pod => serde_json::from_value(value).map(Object::Pod).map_err(lenient),
         Kind::Service => serde_json::from_value(value).map(Object::Service).map_err(lenient),
-        Kind::AuthorizationPolicy | Kind::HttpRoute | Kind::MeshPolicy | Kind::TrafficPolicy | Kind::Workload => {
+        Kind::AuthorizationPolicy
+        | Kind::GrpcRoute
+        | Kind::HttpRoute
+        | Kind::MeshPolicy
+        | Kind::TrafficPolicy
+        | Kind::Workload => {
             typed::resource(kind, &without_status(value)).map_err(|(path, message)| (path.to_string(), message))
         }
     }

@@ -14,8 +14,10 @@ mod compile;
 mod index;
 mod matching;
 mod rule;
+mod url;
 
 pub use rule::{Filters, Pick, Rule, RuleBackend};
+pub use url::{Asked, Redirect, Rewrite};
 
 use compile::Candidate;
 use index::PathIndex;

@@ -1,13 +1,16 @@
 //! The answers that Weft makes itself, for requests that never reach an application.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, Method, Response, StatusCode};
+
+use weft_proxy_core::route::http::Asked;
 
 use super::message::Request;
 use super::responder::Own;
 use crate::admit::Refusal;
 use crate::error::Reason;
+use crate::route::Redirected;
 
 /// Carries the reason, to meshed peers only.
 pub(crate) const WEFT_ERROR: HeaderName = HeaderName::from_static("weft-error");
@@ -39,6 +42,26 @@ impl Audience {
 pub(crate) fn answer(refusal: &Refusal, audience: Audience) -> Own {
     let (head, body) = words_of(refusal, audience);
     Own { head, body, to_head: audience.head }
+}
+
+/// The answer to a request that is told to ask elsewhere. Response filters of its rule apply: it is the rule's answer.
+///
+/// **Cost:** allocates.
+///
+/// # Errors
+/// [`Reason::HeadersTooLarge`] by the filters; [`Reason::Internal`] for a rule without a redirect.
+pub(crate) fn redirect(redirected: &Redirected, request: &Request) -> Result<Own, Reason> {
+    let redirect = redirected.redirect().ok_or(Reason::Internal)?;
+    let uri = request.uri();
+    let asked = Asked { host: request.host(), port: redirected.service.port, path: uri.path(), query: uri.query() };
+    let mut head = Response::new(());
+    *head.status_mut() = StatusCode::from_u16(redirect.status()).or(Err(Reason::Internal))?;
+    let location = HeaderValue::try_from(redirect.location(&asked)).or(Err(Reason::BadRequest))?;
+    let headers = head.headers_mut();
+    headers.insert(LOCATION, location);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+    redirected.filters().on_response(headers).or(Err(Reason::HeadersTooLarge))?;
+    Ok(Own { head, body: Bytes::new(), to_head: request.method() == Method::HEAD })
 }
 
 fn words_of(refusal: &Refusal, audience: Audience) -> (Response<()>, Bytes) {

@@ -1,6 +1,7 @@
 //! The story of one request: route, admit, balance, connect, forward — again on another endpoint where that is safe or
 //! asked for — and record.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::time::Duration;
@@ -15,14 +16,15 @@ use weft_proxy_core::h1::Persistence;
 use weft_proxy_core::limit::Permit;
 use weft_proxy_core::path::normalize;
 use weft_proxy_core::retry::{self, Decision, Outcome, Replay, StopCause};
+use weft_proxy_core::route::http::Rewrite;
 
-use super::answer::{Audience, answer};
+use super::answer::{Audience, answer, redirect};
 use super::attempt::{Attempt, Relayed, Then};
 use super::body::{Body, Source};
 use super::headers::{introduce, strip_weft};
 use super::message::Request;
 use super::replay::Replayable;
-use super::responder::Responder;
+use super::responder::{Own, Responder};
 use super::upstream::{Failed, Head, Sender};
 use super::{Gate, Http, Session};
 use crate::admit::{self, Admitted, Asked, Decided, Refusal};
@@ -30,7 +32,7 @@ use crate::balance::{Choice, Picked, Via, balance};
 use crate::error::Reason;
 use crate::h1::{Connection, Reader, Writer};
 use crate::record::{Event, HttpRecord, Mtls, Protocol, Recorder, Verdict};
-use crate::route;
+use crate::route::{self, Routed, Unrouted};
 
 /// A request with its body and the way back.
 #[derive(Debug)]
@@ -66,9 +68,9 @@ impl Http {
         let relayed = match self.let_in(session, &mut request, &mut responder, &mut record) {
             Ok(LetIn { admitted, permit: _permit }) => {
                 let job = Job { session, admitted: &admitted };
-                self.attempts(job, &mut request, &mut body, &mut responder, &mut record).await
+                self.attempts(job, &mut request, &mut body, &mut responder, &mut record).await.map_err(Stop::from)
             }
-            Err(refusal) => Err(refusal),
+            Err(stop) => Err(stop),
         };
         record.request_bytes = body.bytes();
         let body_was_read = body.is_read();
@@ -78,11 +80,12 @@ impl Http {
                 record.finish(broken.map_or(Ok(()), Err));
                 After { reader, writer: client, then, tunnel: upstream.filter(|_| then == Then::Tunnel) }
             }
-            Err(refusal) => {
+            Err(stop) => {
+                let result = stop.result();
                 // Boxed: few come here, and all would pay for its size.
-                let refused = refuse(session, &refusal, audience, body_was_read, &mut responder, &mut record);
-                let (writer, then) = Box::pin(refused).await;
-                record.finish(Err(refusal.reason));
+                let answered = answer_stopped(session, stop, audience, body_was_read, &mut responder, &mut record);
+                let (writer, then) = Box::pin(answered).await;
+                record.finish(result);
                 After { reader, writer, then, tunnel: None }
             }
         }
@@ -110,7 +113,7 @@ impl Http {
         request: &mut Request,
         responder: &mut Responder,
         record: &mut HttpRecord,
-    ) -> Result<LetIn, Refusal> {
+    ) -> Result<LetIn, Stop> {
         let Some(permit) = self.requests.try_acquire() else { return Err(Reason::Overloaded.into()) };
         request.check()?;
         strip_weft(request.headers_mut());
@@ -124,15 +127,14 @@ impl Http {
     }
 
     /// Chapters 3 and 4.
-    fn admit(&self, session: &Session, request: &mut Request, record: &mut HttpRecord) -> Result<Admitted, Refusal> {
-        let roll = fastrand::u64(..);
+    fn admit(&self, session: &Session, request: &mut Request, record: &mut HttpRecord) -> Result<Admitted, Stop> {
         match &session.gate {
             Gate::Outbound => {
-                let routed = route::http(&session.target, &request.view(), roll)?;
+                let routed = route(session, request, record)?;
                 record.traffic.service = routed.destination().cloned();
                 // Without the mesh's word on egress nothing leaves it.
                 let mesh = self.discovery.mesh().ok_or(Reason::DiscoveryUnavailable)?;
-                admit::outbound(&session.target, routed, mesh.egress())
+                Ok(admit::outbound(&session.target, routed, mesh.egress())?)
             }
             Gate::Inbound { peer } => {
                 let inbound = self.inbound().ok_or(Reason::DiscoveryUnavailable)?;
@@ -141,12 +143,12 @@ impl Http {
                 if inbound.policies.judges_paths(port) {
                     judge_path(request)?;
                 }
-                let routed = route::http(&session.target, &request.view(), roll)?;
+                let routed = route(session, request, record)?;
                 let path = normalize(request.uri().path()).ok();
                 let asked = Asked { port, peer: peer.as_ref(), request: Some((request.method(), path.as_ref())) };
-                admit::inbound(&inbound.policies, asked, routed, |policy, decided| {
+                Ok(admit::inbound(&inbound.policies, asked, routed, |policy, decided| {
                     record.judged(policy, verdict(decided));
-                })
+                })?)
             }
         }
     }
@@ -244,6 +246,48 @@ impl Http {
     }
 }
 
+/// Why a request is not sent on.
+enum Stop {
+    /// It is refused.
+    Refused(Refusal),
+    /// Its rule has the answer.
+    Answered(Box<Own>),
+}
+
+impl Stop {
+    fn result(&self) -> Result<(), Reason> {
+        match self {
+            Self::Refused(refusal) => Err(refusal.reason),
+            Self::Answered(_) => Ok(()),
+        }
+    }
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Reason> for Stop {
+    fn from(reason: Reason) -> Self {
+        Self::Refused(reason.into())
+    }
+}
+
+/// Chapter 3 with what becomes of those that go nowhere.
+fn route(session: &Session, request: &Request, record: &mut HttpRecord) -> Result<Routed, Stop> {
+    match route::http(&session.target, &request.view(), fastrand::u64(..)) {
+        Ok(routed) => Ok(routed),
+        Err(Unrouted::Refused(reason)) => Err(reason.into()),
+        Err(Unrouted::Redirected(redirected)) => {
+            record.traffic.route = redirected.route().cloned();
+            record.traffic.service = Some(redirected.service.clone());
+            Err(Stop::Answered(Box::new(redirect(&redirected, request)?)))
+        }
+    }
+}
+
 /// What a request that was let in has.
 struct LetIn {
     admitted: Admitted,
@@ -269,16 +313,34 @@ fn judge_path(request: &mut Request) -> Result<(), Reason> {
 }
 
 /// Makes the head what the next hop is to see.
-fn prepare(session: &Session, request: &mut Request, admitted: &Admitted, record: &HttpRecord) -> Result<(), Refusal> {
+fn prepare(session: &Session, request: &mut Request, admitted: &Admitted, record: &HttpRecord) -> Result<(), Reason> {
     let headers = request.headers_mut();
     if let Gate::Inbound { peer } = &session.gate {
         introduce(headers, session.client, peer.as_ref());
     }
     record.inject(headers);
     for filters in admitted.routed().filters() {
-        filters.on_request(headers).or(Err(Reason::HeadersTooLarge))?;
+        filters.on_request(request.headers_mut()).or(Err(Reason::HeadersTooLarge))?;
+        if let Some(written) = filters.rewrite() {
+            rewrite(request, written)?;
+        }
     }
     Ok(())
+}
+
+/// Asks the backend for what the rule says in place of what the client said.
+fn rewrite(request: &mut Request, rewrite: &Rewrite) -> Result<(), Reason> {
+    // A tunnel's target is all of its request: there is nothing left of it when that is replaced.
+    if request.method() == Method::CONNECT {
+        return Ok(());
+    }
+    if let Some(path) = rewrite.path(request.uri().path()).map(Cow::into_owned) {
+        request.set_path(&path)?;
+    }
+    match rewrite.authority() {
+        Some((authority, field)) => request.set_host(authority, field),
+        None => Ok(()),
+    }
 }
 
 /// Writes down where an attempt goes.
@@ -292,28 +354,33 @@ fn describe(record: &mut HttpRecord, picked: &Picked) {
     }
 }
 
-/// Answers a request that is refused. Also says what becomes of an HTTP/1 connection.
-async fn refuse(
+/// Answers a request that is not sent on. Also says what becomes of an HTTP/1 connection.
+async fn answer_stopped(
     session: &Session,
-    refusal: &Refusal,
+    stop: Stop,
     audience: Audience,
     body_was_read: bool,
     responder: &mut Responder,
     record: &mut HttpRecord,
 ) -> (Option<Writer>, Then) {
-    if responder.has_begun() || refusal.reason == Reason::ClientGone {
-        return (None, Then::Reset);
-    }
-    // HTTP/2 has a word for "not processed" that the peer's proxy understands (semantics 26).
-    if refusal.reason == Reason::AppConnect && session.peer().is_some() && responder.refuse_stream() {
-        return (None, Then::Close);
-    }
+    let own = match stop {
+        Stop::Answered(own) => *own,
+        Stop::Refused(Refusal { reason, .. }) if responder.has_begun() || reason == Reason::ClientGone => {
+            return (None, Then::Reset);
+        }
+        Stop::Refused(refusal) => {
+            // HTTP/2 has a word for "not processed" that the peer's proxy understands (semantics 26).
+            if refusal.reason == Reason::AppConnect && session.peer().is_some() && responder.refuse_stream() {
+                return (None, Then::Close);
+            }
+            record.grpc_status = audience.grpc.then(|| u16::from(refusal.reason.grpc_code()));
+            answer(&refusal, audience)
+        }
+    };
     if !body_was_read {
         responder.close_after();
     }
-    let own = answer(refusal, audience);
     record.status = Some(own.head.status().as_u16());
-    record.grpc_status = audience.grpc.then(|| u16::from(refusal.reason.grpc_code()));
     record.response_bytes = if own.to_head { 0 } else { own.body.len() as u64 };
     record.first_byte();
     match responder.own(own).await {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, Method, StatusCode, Uri, header, request, response};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request, response};
 use weft_proxy_core::h1::{AnswerTo, RequestHead, ResponseHead};
 use weft_proxy_core::route::http::RequestView;
 
@@ -83,6 +83,35 @@ impl Request {
         parts.path_and_query = Some(PathAndQuery::from_maybe_shared(Bytes::from(text)).or(Err(Reason::BadRequest))?);
         *uri = Uri::from_parts(parts).or(Err(Reason::BadRequest))?;
         Ok(())
+    }
+
+    /// Names another host, in each spelling that the head has.
+    ///
+    /// # Errors
+    /// [`Reason::BadRequest`] for a target that cannot name one.
+    pub(crate) fn set_host(&mut self, authority: &Authority, field: &HeaderValue) -> Result<(), Reason> {
+        let (uri, headers, has_field) = match self {
+            Self::Http1(head) => (&mut head.uri, &mut head.headers, true),
+            Self::Http2(head) => {
+                let has_field = head.headers.contains_key(header::HOST);
+                (&mut head.uri, &mut head.headers, has_field)
+            }
+        };
+        if has_field {
+            headers.insert(header::HOST, field.clone());
+        }
+        if uri.authority().is_some() {
+            let mut parts = std::mem::take(uri).into_parts();
+            parts.authority = Some(authority.clone());
+            *uri = Uri::from_parts(parts).or(Err(Reason::BadRequest))?;
+        }
+        Ok(())
+    }
+
+    /// The host that is asked, with its port if it has one; empty where none is named.
+    pub(crate) fn host(&self) -> &str {
+        let field = || self.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+        self.uri().authority().map(Authority::as_str).or_else(field).unwrap_or_default()
     }
 
     /// Refuses what the HTTP/1 codec would refuse as well: a head that is too large, and two readings of who is asked

@@ -3,6 +3,7 @@
 #![expect(clippy::large_futures, reason = "a test's whole script is one future, made once")]
 
 mod dying;
+mod filters;
 mod http1;
 mod http2;
 mod intact;

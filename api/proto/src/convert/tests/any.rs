@@ -19,7 +19,7 @@ use weft_model::resources::{
 };
 use weft_model::route::{
     Backend, BackendTarget, HeaderMatch, HeaderModifier, HttpFilter, HttpMatch, HttpRoute, HttpRule, PathMatch,
-    QueryMatch, Timeouts,
+    PathModifier, QueryMatch, REDIRECT_CODES, Redirect, Rewrite, Timeouts, UrlScheme,
 };
 use weft_model::{AppProtocol, EndpointAddr, EndpointSpec, Health, PolicyId, ServiceKey, SpiffeId, WorkloadName};
 
@@ -145,7 +145,11 @@ fn timeouts() -> impl Strategy<Value = Timeouts> {
 }
 
 fn http_match() -> impl Strategy<Value = HttpMatch> {
-    let path = prop_oneof![path().prop_map(PathMatch::Exact), path().prop_map(PathMatch::Prefix)];
+    let path = prop_oneof![
+        path().prop_map(PathMatch::Exact),
+        path().prop_map(PathMatch::Prefix),
+        arc("[A-Za-z]{1,8}").prop_map(PathMatch::GrpcMethod),
+    ];
     let headers = btree_map("x-[a-z]{1,4}", arc("[ -~ü]{0,8}"), 0..3).prop_map(|m| {
         m.into_iter().map(|(n, value)| HeaderMatch { name: HeaderName::try_from(n).unwrap(), value }).collect()
     });
@@ -168,6 +172,28 @@ fn filter() -> impl Strategy<Value = HttpFilter> {
     })
 }
 
+/// A filter that may stand in a list once; no prefix is replaced, so that it fits every rule.
+fn url_filter() -> impl Strategy<Value = HttpFilter> {
+    let path = || option::of(arc("/[a-z0-9%~/]{0,12}").prop_map(PathModifier::Full));
+    let host = || option::of(arc(label()));
+    let scheme = option::of(prop_oneof![Just(UrlScheme::Http), Just(UrlScheme::Https)]);
+    let redirect = (scheme, host(), path(), option::of(1u16..), 0..REDIRECT_CODES.len());
+    prop_oneof![
+        (host(), path()).prop_map(|(hostname, path)| HttpFilter::Rewrite(Rewrite { hostname, path })),
+        redirect.prop_map(|(scheme, hostname, path, port, code)| {
+            HttpFilter::Redirect(Redirect { scheme, hostname, path, port, status: REDIRECT_CODES[code] })
+        }),
+    ]
+}
+
+/// Filters of a rule.
+fn filters() -> impl Strategy<Value = Vec<HttpFilter>> {
+    (vec(filter(), 0..2), option::of(url_filter())).prop_map(|(mut filters, more)| {
+        filters.extend(more);
+        filters
+    })
+}
+
 fn backend() -> impl Strategy<Value = Backend> {
     let target = option::of(service_key()).prop_map(|k| k.map_or(BackendTarget::Invalid, BackendTarget::Service));
     (target, 0u32..1_000_000, vec(filter(), 0..2)).prop_map(|(target, weight, filters)| Backend {
@@ -179,16 +205,15 @@ fn backend() -> impl Strategy<Value = Backend> {
 
 fn route() -> impl Strategy<Value = HttpRoute> {
     let name = option::of(arc(label()));
-    let rule =
-        (name, vec(http_match(), 0..3), vec(filter(), 0..2), vec(backend(), 0..3), timeouts(), option::of(retry()))
-            .prop_map(|(name, matches, filters, backends, timeouts, retry)| HttpRule {
-                name,
-                matches,
-                filters,
-                backends,
-                timeouts,
-                retry,
-            });
+    let rule = (name, vec(http_match(), 0..3), filters(), vec(backend(), 0..3), timeouts(), option::of(retry()))
+        .prop_map(|(name, matches, filters, backends, timeouts, retry)| HttpRule {
+            name,
+            matches,
+            filters,
+            backends,
+            timeouts,
+            retry,
+        });
     (policy_id(), any::<i64>(), vec(rule, 0..3)).prop_map(|(id, created, rules)| HttpRoute { id, created, rules })
 }
 

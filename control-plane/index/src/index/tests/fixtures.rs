@@ -115,6 +115,17 @@ pub(super) fn mk_route_in(namespace: &str, name: &str, parents: Value, rules: Va
     ))
 }
 
+pub(super) fn mk_grpc_route(name: &str, parent: &str, rules: Value) -> Object {
+    Object::GrpcRoute(Box::new(
+        serde_json::from_value(json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GRPCRoute",
+            "metadata": {"namespace": "shop", "name": name},
+            "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": parent}], "rules": rules},
+        }))
+        .unwrap(),
+    ))
+}
+
 fn merge(into: &mut Value, more: Value) {
     let (Value::Object(into), Value::Object(more)) = (into, more) else { panic!("two objects") };
     into.extend(more);

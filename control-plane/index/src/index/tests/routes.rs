@@ -1,9 +1,11 @@
 use std::time::Duration;
 
 use serde_json::json;
-use weft_model::route::{BackendTarget, HttpFilter, PathMatch};
+use weft_model::route::{BackendTarget, HttpFilter, HttpMatch, PathMatch, PathModifier, Redirect, Rewrite, UrlScheme};
 
-use super::fixtures::{fields, index, key, mk_policy, mk_route, mk_route_in, mk_service, service, status};
+use super::fixtures::{
+    fields, index, key, mk_grpc_route, mk_policy, mk_route, mk_route_in, mk_service, service, status,
+};
 use crate::{Condition, Kind, Object, ObjectKey};
 
 fn backend(name: &str) -> serde_json::Value {
@@ -114,7 +116,7 @@ fn references_that_do_not_resolve_are_invalid_until_they_do() {
         {"name": "v1"},
         {"name": "v1", "port": 80, "kind": "Other"},
         {"name": "v1", "port": 80, "namespace": "elsewhere"},
-        {"name": "v1", "port": 80, "filters": [{"type": "URLRewrite", "urlRewrite": {}}]},
+        {"name": "v1", "port": 80, "filters": [{"type": "CORS", "cors": {}}]},
     ]}]);
     let mut index = index(&world(cases));
     let targets = |index: &crate::Index| {
@@ -228,4 +230,126 @@ fn no_deadline_is_stronger_than_the_services_default() {
     let spec = service(&index(&objects), "web");
     assert_eq!(spec.timeouts.request, Some(Duration::from_secs(1)));
     assert!(spec.http_routes[0].rules[0].timeouts.request > Some(Duration::from_secs(86_400)));
+}
+
+#[test]
+fn a_redirect_needs_no_backend_and_a_rewrite_says_what_was_written() {
+    let redirect = json!({"type": "RequestRedirect", "requestRedirect": {
+        "scheme": "https", "hostname": "shop.example", "port": 8443, "statusCode": 308,
+        "path": {"type": "ReplaceFullPath", "replaceFullPath": ""}}});
+    let plain = json!({"type": "RequestRedirect", "requestRedirect": {}});
+    let rewrite = json!({"type": "URLRewrite", "urlRewrite": {
+        "hostname": "v1.example", "path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}}});
+    let prefix = json!([{"path": {"type": "PathPrefix", "value": "/a"}}]);
+    let index = index(&world(json!([
+        {"filters": [redirect]},
+        {"filters": [plain]},
+        {"matches": prefix, "filters": [rewrite], "backendRefs": [backend("v1")]},
+        {"backendRefs": [{"name": "v1", "port": 80, "filters": [{"type": "URLRewrite", "urlRewrite": {}}]}]},
+    ])));
+    let told = status(&index, Kind::HttpRoute, "r");
+    assert!(told.problems.is_empty(), "{told:?}");
+    let rules = &service(&index, "web").http_routes[0].rules;
+    let none = Redirect { scheme: None, hostname: None, path: None, port: None, status: 302 };
+    let full = Redirect {
+        scheme: Some(UrlScheme::Https),
+        hostname: Some("shop.example".into()),
+        path: Some(PathModifier::Full("/".into())),
+        port: Some(8443),
+        status: 308,
+    };
+    assert_eq!(rules[0].filters, [HttpFilter::Redirect(full)]);
+    assert_eq!(rules[1].filters, [HttpFilter::Redirect(none)]);
+    let path = Some(PathModifier::Prefix("/".into()));
+    assert_eq!(rules[2].filters, [HttpFilter::Rewrite(Rewrite { hostname: Some("v1.example".into()), path })]);
+    assert_eq!(rules[3].backends[0].filters, [HttpFilter::Rewrite(Rewrite::default())]);
+}
+
+#[test]
+fn filters_of_urls_that_make_no_sense_are_named() {
+    let redirect = |it: serde_json::Value| json!({"type": "RequestRedirect", "requestRedirect": it});
+    let rewrite = |it: serde_json::Value| json!({"type": "URLRewrite", "urlRewrite": it});
+    let prefix = json!({"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/b"}});
+    let to = |path: &str| json!({"path": {"type": "ReplaceFullPath", "replaceFullPath": path}});
+    let exact = json!([{"path": {"type": "Exact", "value": "/a"}}]);
+    let two = json!([{"path": {"type": "PathPrefix", "value": "/a"}}, {"path": {"type": "PathPrefix", "value": "/b"}}]);
+    let of_backend = json!([{"name": "v1", "port": 80, "filters": [redirect(json!({}))]}]);
+    let cases = [
+        (json!({"filters": [redirect(json!({"port": 70_000}))]}), "filters[0]", "70000 is not a port"),
+        (json!({"filters": [redirect(json!({"hostname": "*.a"}))]}), "filters[0]", "not a DNS name"),
+        (json!({"filters": [rewrite(to("b"))]}), "filters[0]", "begins with '/'"),
+        (json!({"filters": [rewrite(to("/b?c"))]}), "filters[0]", "a URL encodes"),
+        (json!({"filters": [{"type": "URLRewrite"}]}), "filters[0]", "is missing"),
+        (json!({"filters": [redirect(json!({})), rewrite(json!({}))]}), "filters", "nothing to rewrite"),
+        (json!({"filters": [rewrite(json!({})), rewrite(json!({}))]}), "filters", "no more"),
+        (json!({"matches": exact, "filters": [rewrite(prefix.clone())]}), "filters", "by path prefix"),
+        (json!({"matches": two, "filters": [redirect(prefix.clone())]}), "filters", "by path prefix"),
+        (json!({"backendRefs": of_backend}), "backendRefs[0].filters", "no backend is asked"),
+    ];
+    for (rule, field, why) in cases {
+        let index = index(&world(json!([rule])));
+        let told = status(&index, Kind::HttpRoute, "r");
+        let problem = told.problems.iter().find(|problem| problem.field == format!("spec.rules[0].{field}"));
+        let problem = problem.unwrap_or_else(|| panic!("{rule}: {:?}", told.problems));
+        assert!(problem.message.contains(why) && problem.condition == Condition::Accepted, "{rule}: {problem}");
+        let rule = &service(&index, "web").http_routes[0].rules[0];
+        let invalid = rule.backends.iter().all(|backend| backend.target == BackendTarget::Invalid);
+        assert!(invalid && rule.filters.is_empty(), "answers 500: {rule:?}");
+    }
+}
+
+#[test]
+fn a_grpc_method_is_a_path() {
+    let method = |it: serde_json::Value| json!({"method": it});
+    let header = json!({"headers": [{"name": "X-A", "value": "1"}]});
+    let index = index(&[
+        mk_service("web", "10.96.0.1"),
+        mk_service("v1", "10.96.0.2"),
+        mk_grpc_route(
+            "r",
+            "web",
+            json!([{"matches": [
+                method(json!({"service": "shop.v1.Cart", "method": "Add"})),
+                method(json!({"service": "shop.v1.Cart"})),
+                method(json!({"type": "Exact", "method": "Add"})),
+                header,
+                method(json!({"type": "RegularExpression", "service": ".*"})),
+                method(json!({})),
+                method(json!({"service": "a/b"})),
+            ], "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"add": [{"name": "b", "value": "c"}]}}],
+               "backendRefs": [{"name": "v1", "port": 80, "weight": 3}]}]),
+        ),
+    ]);
+    let told = status(&index, Kind::GrpcRoute, "r");
+    let at = |i: usize| format!("spec.rules[0].matches[{i}].method");
+    assert_eq!(fields(&told), [at(4), at(5), at(6)]);
+    let route = &service(&index, "web").http_routes[0];
+    assert_eq!(route.id.as_str(), "GRPCRoute/shop/r");
+    let rule = &route.rules[0];
+    let paths: Vec<_> = rule.matches.iter().map(|one| one.path.clone()).collect();
+    let exact = PathMatch::Exact("/shop.v1.Cart/Add".into());
+    let prefix = PathMatch::Prefix("/shop.v1.Cart".into());
+    assert_eq!(paths, [Some(exact), Some(prefix), Some(PathMatch::GrpcMethod("Add".into())), None]);
+    assert!(matches!(&rule.matches[3], HttpMatch { headers, .. } if headers.len() == 1));
+    assert_eq!((rule.filters.len(), rule.backends[0].weight), (1, 3));
+}
+
+#[test]
+fn routes_of_one_kind_apply_to_a_port_and_the_other_is_told_so() {
+    let rules = || json!([{"backendRefs": [backend("v1")]}]);
+    let mut objects = world(rules());
+    objects.push(mk_grpc_route("r", "web", rules()));
+    let mut index = index(&objects);
+    let ids = |index: &crate::Index| {
+        service(index, "web").http_routes.iter().map(|route| route.id.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&index), ["GRPCRoute/shop/r"]);
+    let told = status(&index, Kind::HttpRoute, "r");
+    assert!(!told.accepted && told.problems[0].condition == Condition::Conflicted, "{told:?}");
+    assert!(told.problems[0].message.starts_with("GRPCRoute/shop/r is attached to "), "{told:?}");
+    assert!(status(&index, Kind::GrpcRoute, "r").accepted);
+
+    index.delete(&ObjectKey::new(Kind::GrpcRoute, "shop", "r"));
+    assert_eq!(ids(&index), ["HTTPRoute/shop/r"]);
+    assert!(status(&index, Kind::HttpRoute, "r").accepted);
 }

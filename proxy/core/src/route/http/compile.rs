@@ -7,18 +7,22 @@ use std::sync::Arc;
 use http::Method;
 use weft_model::policy::PolicyId;
 use weft_model::resources::ServiceSpec;
-use weft_model::route::{Backend, BackendTarget, HeaderMatch, HttpMatch, HttpRule, PathMatch, QueryMatch, Timeouts};
+use weft_model::route::{
+    Backend, BackendTarget, HeaderMatch, HttpFilter, HttpMatch, HttpRule, PathMatch, QueryMatch, Timeouts,
+};
 use weft_model::service::ServiceKey;
 
 use super::index::{PathIndex, PathKey};
-use super::matching::{header_equals, query_equals};
+use super::matching::{grpc_method_is, header_equals, query_equals};
 use super::rule::{Filters, Rule, RuleBackend, Weights};
+use super::url::Redirect;
 use super::{HttpRoutes, RequestView};
 
 /// One match of one rule, without its path: the index has found that already.
 #[derive(Debug)]
 pub(super) struct Candidate {
     method: Option<Method>,
+    grpc_method: Option<Arc<str>>,
     headers: Box<[HeaderMatch]>,
     query: Box<[QueryMatch]>,
     /// Its place among the rules.
@@ -28,6 +32,7 @@ pub(super) struct Candidate {
 impl Candidate {
     pub(super) fn matches(&self, request: &RequestView<'_>) -> bool {
         self.method.as_ref().is_none_or(|method| method == request.method)
+            && self.grpc_method.as_ref().is_none_or(|method| grpc_method_is(request.path, method))
             && self.headers.iter().all(|header| header_equals(request.headers, &header.name, &header.value))
             && self.query.iter().all(|param| query_equals(request.query.unwrap_or_default(), &param.name, &param.value))
     }
@@ -66,6 +71,8 @@ pub(super) fn compile(spec: &ServiceSpec) -> HttpRoutes {
 struct Key<'a> {
     path: PathKey,
     method: Reverse<bool>,
+    /// The characters of a gRPC method without a service, which GRPCRoute counts after those of the service.
+    grpc_method: Reverse<usize>,
     headers: Reverse<usize>,
     query: Reverse<usize>,
     created: i64,
@@ -78,11 +85,12 @@ impl<'a> Key<'a> {
         let path = match &one.path {
             Some(PathMatch::Exact(path)) => PathKey::exact(path),
             Some(PathMatch::Prefix(path)) => PathKey::prefix(path),
-            None => PathKey::prefix("/"),
+            Some(PathMatch::GrpcMethod(_)) | None => PathKey::prefix("/"),
         };
         Self {
             path,
             method: Reverse(one.method.is_some()),
+            grpc_method: Reverse(grpc_method(one).map_or(0, |method| method.len())),
             headers: Reverse(one.headers.len()),
             query: Reverse(one.query.len()),
             created,
@@ -93,7 +101,20 @@ impl<'a> Key<'a> {
 
 impl Candidate {
     fn of(one: &HttpMatch, rule: usize) -> Self {
-        Self { method: one.method.clone(), headers: one.headers.clone().into(), query: one.query.clone().into(), rule }
+        Self {
+            method: one.method.clone(),
+            grpc_method: grpc_method(one).cloned(),
+            headers: one.headers.clone().into(),
+            query: one.query.clone().into(),
+            rule,
+        }
+    }
+}
+
+fn grpc_method(one: &HttpMatch) -> Option<&Arc<str>> {
+    match &one.path {
+        Some(PathMatch::GrpcMethod(method)) => Some(method),
+        Some(PathMatch::Exact(_) | PathMatch::Prefix(_)) | None => None,
     }
 }
 
@@ -117,12 +138,19 @@ impl Backends {
 }
 
 fn compile_rule(spec: &ServiceSpec, route: &PolicyId, rule: &HttpRule, backends: &mut Backends) -> Rule {
+    // Who replaces a prefix has one: what came over the wire was looked at.
+    let prefix = rule.only_prefix().unwrap_or("/");
+    let redirect = rule.filters.iter().find_map(|filter| match filter {
+        HttpFilter::Redirect(redirect) => Some(Redirect::compile(redirect, prefix)),
+        HttpFilter::RequestHeaders(_) | HttpFilter::ResponseHeaders(_) | HttpFilter::Rewrite(_) => None,
+    });
     let weights = Weights::of(rule.backends.iter().map(|backend| backend.weight));
     Rule {
         route: Some(route.clone()),
         name: rule.name.clone(),
-        filters: Filters::compile(&rule.filters),
-        backends: rule.backends.iter().map(|backend| compile_backend(backend, backends)).collect(),
+        filters: Filters::compile(&rule.filters, prefix),
+        redirect,
+        backends: rule.backends.iter().map(|backend| compile_backend(backend, prefix, backends)).collect(),
         weights,
         timeouts: Timeouts {
             request: rule.timeouts.request.or(spec.timeouts.request),
@@ -132,14 +160,14 @@ fn compile_rule(spec: &ServiceSpec, route: &PolicyId, rule: &HttpRule, backends:
     }
 }
 
-fn compile_backend(backend: &Backend, backends: &mut Backends) -> RuleBackend {
+fn compile_backend(backend: &Backend, prefix: &str, backends: &mut Backends) -> RuleBackend {
     RuleBackend {
         target: match &backend.target {
             BackendTarget::Invalid => None,
             BackendTarget::Service(key) => Some(backends.number(key)),
         },
         weight: backend.weight,
-        filters: Arc::new(Filters::compile(&backend.filters)),
+        filters: Arc::new(Filters::compile(&backend.filters, prefix)),
     }
 }
 
@@ -149,6 +177,7 @@ fn service_itself(spec: &ServiceSpec, backends: &mut Backends) -> Rule {
         route: None,
         name: None,
         filters: Filters::default(),
+        redirect: None,
         backends: [RuleBackend { target, weight: 1, filters: Arc::default() }].into(),
         weights: Weights::of([1].into_iter()),
         timeouts: spec.timeouts,

@@ -23,6 +23,12 @@ pub(super) fn query_equals(query: &str, name: &str, want: &str) -> bool {
     first.is_some_and(|(_, value)| decodes_to(value, want))
 }
 
+/// Whether a path is `/{service}/{method}` of that method (gRPC's `doc/PROTOCOL-HTTP2.md`).
+pub(super) fn grpc_method_is(path: &str, method: &str) -> bool {
+    let Some((service, asked)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else { return false };
+    !service.is_empty() && asked == method
+}
+
 /// Whether `encoded` is `want` once decoded. A `%` without two digits is itself.
 fn decodes_to(encoded: &str, want: &str) -> bool {
     if !encoded.contains('%') {

@@ -7,6 +7,7 @@ use http::header::MaxSizeReached;
 use weft_model::policy::{PolicyId, RetryPolicy};
 use weft_model::route::{HeaderModifier, HttpFilter, Timeouts, is_reserved_header};
 
+use super::url::{Redirect, Rewrite};
 use crate::ticks::below;
 
 /// A compiled rule. A request keeps its rule until it ends, whatever happens to the snapshot it came from.
@@ -15,6 +16,7 @@ pub struct Rule {
     pub(super) route: Option<PolicyId>,
     pub(super) name: Option<Arc<str>>,
     pub(super) filters: Filters,
+    pub(super) redirect: Option<Redirect>,
     pub(super) backends: Box<[RuleBackend]>,
     pub(super) weights: Weights,
     pub(super) timeouts: Timeouts,
@@ -62,6 +64,11 @@ impl Rule {
         &self.filters
     }
 
+    /// What it answers in place of asking a backend.
+    pub fn redirect(&self) -> Option<&Redirect> {
+        self.redirect.as_ref()
+    }
+
     /// Its backends, in the order of the resource.
     pub fn backends(&self) -> &[RuleBackend] {
         &self.backends
@@ -107,28 +114,38 @@ impl Weights {
     }
 }
 
-/// Changes to requests and responses, in order. Kinds of filters that are yet to come become further lists.
+/// Changes to requests and responses; those of headers in order.
 #[derive(Clone, Debug, Default)]
 pub struct Filters {
     request: Box<[HeaderModifier]>,
     response: Box<[HeaderModifier]>,
+    rewrite: Option<Rewrite>,
 }
 
 impl Filters {
-    pub(super) fn compile(filters: &[HttpFilter]) -> Self {
-        let (mut request, mut response) = (Vec::new(), Vec::new());
+    /// `prefix`: by which the rule's match finds a path.
+    pub(super) fn compile(filters: &[HttpFilter], prefix: &str) -> Self {
+        let (mut request, mut response, mut rewrite) = (Vec::new(), Vec::new(), None);
         for filter in filters {
             match filter {
                 HttpFilter::RequestHeaders(modifier) => request.push(without_reserved(modifier)),
                 HttpFilter::ResponseHeaders(modifier) => response.push(without_reserved(modifier)),
+                HttpFilter::Rewrite(written) => rewrite = Some(Rewrite::compile(written, prefix)),
+                // The rule's: it is answered before a filter changes anything.
+                HttpFilter::Redirect(_) => {}
             }
         }
-        Self { request: request.into(), response: response.into() }
+        Self { request: request.into(), response: response.into(), rewrite }
     }
 
     /// Whether there is nothing to change.
     pub fn is_empty(&self) -> bool {
-        self.request.is_empty() && self.response.is_empty()
+        self.request.is_empty() && self.response.is_empty() && self.rewrite.is_none()
+    }
+
+    /// What becomes of the request's URL.
+    pub fn rewrite(&self) -> Option<&Rewrite> {
+        self.rewrite.as_ref()
     }
 
     /// Changes a request's headers.

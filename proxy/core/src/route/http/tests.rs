@@ -252,6 +252,31 @@ fn deep_and_hostile_paths_are_cheap() {
     assert_eq!(get(&routes, &format!("/a{}", "/".repeat(64 * 1024))), "short");
 }
 
+#[test]
+fn a_grpc_method_without_a_service_comes_after_those_with_one() {
+    let method = HttpMatch { path: Some(PathMatch::GrpcMethod("Add".into())), ..HttpMatch::default() };
+    let routes = HttpRoutes::compile(&service(vec![route(
+        "r",
+        0,
+        vec![
+            rule(vec![method], vec![to("method", 1)]),
+            rule(vec![prefix("/a.Cart")], vec![to("service", 1)]),
+            rule(vec![exact("/a.Cart/Add")], vec![to("both", 1)]),
+            rule(Vec::new(), vec![to("any", 1)]),
+        ],
+    )]));
+    for (path, want) in [
+        ("/a.Cart/Add", "both"),
+        ("/a.Cart/Remove", "service"),
+        ("/b.Cart/Add", "method"),
+        ("/b.Cart/Add/x", "any"),
+        ("//Add", "any"),
+        ("/Add", "any"),
+    ] {
+        assert_eq!(get(&routes, path), want, "{path}");
+    }
+}
+
 /// What Gateway API says, word for word: look at every match, keep the best.
 fn naive(spec: &ServiceSpec, request: &RequestView<'_>) -> Option<usize> {
     let mut best = None;
@@ -269,7 +294,7 @@ fn naive(spec: &ServiceSpec, request: &RequestView<'_>) -> Option<usize> {
     best.map(|(.., number)| number)
 }
 
-type Rank = (bool, Reverse<usize>, Reverse<bool>, Reverse<usize>, Reverse<usize>);
+type Rank = (bool, Reverse<usize>, Reverse<bool>, Reverse<bool>, Reverse<usize>, Reverse<usize>);
 
 fn naive_rank(one: &HttpMatch, request: &RequestView<'_>) -> Option<Rank> {
     let (is_prefix, len) = match &one.path {
@@ -279,8 +304,13 @@ fn naive_rank(one: &HttpMatch, request: &RequestView<'_>) -> Option<Rank> {
             let below = request.path.strip_prefix(path)?;
             (below.is_empty() || below.starts_with('/')).then_some((true, path.len()))?
         }
+        Some(PathMatch::GrpcMethod(method)) => {
+            let (_service, asked) = request.path.strip_prefix('/')?.split_once('/').filter(|(s, _)| !s.is_empty())?;
+            (asked == &**method).then_some((true, 0))?
+        }
         None => (true, 0),
     };
+    let of_grpc = matches!(&one.path, Some(PathMatch::GrpcMethod(_)));
     let joined = |name: &HeaderName| {
         let fields: Vec<_> = request.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect();
         (!fields.is_empty()).then(|| fields.join(","))
@@ -297,6 +327,7 @@ fn naive_rank(one: &HttpMatch, request: &RequestView<'_>) -> Option<Rank> {
         is_prefix,
         Reverse(len),
         Reverse(one.method.is_some()),
+        Reverse(of_grpc),
         Reverse(one.headers.len()),
         Reverse(one.query.len()),
     ))
@@ -310,7 +341,11 @@ fn a_path() -> impl Strategy<Value = String> {
 fn a_match() -> impl Strategy<Value = HttpMatch> {
     // A prefix in the API does not end in more than one slash.
     let a_prefix = a_path().prop_map(|path| PathMatch::Prefix(format!("/{}", path.trim_matches('/')).into()));
-    let path = proptest::option::of(prop_oneof![a_path().prop_map(|path| PathMatch::Exact(path.into())), a_prefix]);
+    let path = proptest::option::of(prop_oneof![
+        4 => a_path().prop_map(|path| PathMatch::Exact(path.into())),
+        4 => a_prefix,
+        1 => Just(PathMatch::GrpcMethod("b".into())),
+    ]);
     let method = proptest::option::of(prop_oneof![Just(Method::GET), Just(Method::POST)]);
     let names = ["x-a", "x-b"];
     let headers = proptest::sample::subsequence(names.to_vec(), 0..=2).prop_flat_map(|names| {

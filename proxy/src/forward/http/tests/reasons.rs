@@ -214,7 +214,7 @@ async fn time_that_runs_out_counts_against_the_endpoint() {
     }
 }
 
-fn rule(path: &str, backends: Vec<Backend>) -> HttpRule {
+pub(super) fn rule(path: &str, backends: Vec<Backend>) -> HttpRule {
     let path = Some(PathMatch::Prefix(Arc::from(path)));
     HttpRule {
         name: None,
@@ -226,11 +226,11 @@ fn rule(path: &str, backends: Vec<Backend>) -> HttpRule {
     }
 }
 
-fn backend(target: BackendTarget) -> Backend {
+pub(super) fn backend(target: BackendTarget) -> Backend {
     Backend { target, weight: 1, filters: Vec::new() }
 }
 
-fn routed(rules: Vec<HttpRule>) -> ServiceSpec {
+pub(super) fn routed(rules: Vec<HttpRule>) -> ServiceSpec {
     ServiceSpec {
         http_routes: vec![HttpRoute { id: PolicyId::new("HTTPRoute", "shop", "r"), created: 1, rules }],
         ..spec()

@@ -4,26 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 
 kubernetes=$(sed -n 's|^\tk8s.io/kubernetes v||p' "$here/cluster/go.mod")
-gateway_api_wanted=v1.6.3
-go_wanted=$(sed -n 's/^go //p' "$here/cluster/go.mod")
-
-# A Go that is new enough: the one that is installed, or the very one that the modules ask for, which is a module itself.
-find_go() {
-  local have
-  have=$(go env GOVERSION 2>/dev/null | sed 's/^go//')
-  if [ -n "$have" ] && [ "$(printf '%s\n' "$go_wanted" "$have" | sort -V | head -1)" = "$go_wanted" ]; then
-    command -v go
-    return
-  fi
-  local toolchain
-  toolchain=golang.org/toolchain@v0.0.1-go$go_wanted.linux-$(dpkg --print-architecture)
-  echo "Go $go_wanted or newer is needed, ${have:-none} is here; fetching $toolchain" >&2
-  local root
-  root=$(cd "$(mktemp -d)" && GOTOOLCHAIN=local GOFLAGS=-modcacherw go mod download -json "$toolchain" | sed -n 's/.*"Dir": "\(.*\)",/\1/p')
-  [ -n "$root" ] || fail "no Go $go_wanted could be fetched"
-  chmod -R u+w,+x "$root/bin" "$root/pkg/tool" >&2
-  echo "$root/bin/go"
-}
+gateway_api_wanted=$(sed -n 's|.*sigs.k8s.io/gateway-api \(v[^ ]*\).*|\1|p' "$here/conformance/go.mod")
 
 build_kubernetes() {
   local stamp=$cache/kubernetes.from from version_at=k8s.io/component-base/version

@@ -36,3 +36,22 @@ await() {
   done
   fail "$what did not come about in time"
 }
+
+# A Go that is new enough: the one that is installed, or the very one that the newest of our modules asks for, which is a module itself.
+find_go() {
+  local have go_wanted
+  go_wanted=$(sed -n 's/^go //p' "$here/conformance/go.mod")
+  have=$(go env GOVERSION 2>/dev/null | sed 's/^go//')
+  if [ -n "$have" ] && [ "$(printf '%s\n' "$go_wanted" "$have" | sort -V | head -1)" = "$go_wanted" ]; then
+    command -v go
+    return
+  fi
+  local toolchain
+  toolchain=golang.org/toolchain@v0.0.1-go$go_wanted.linux-$(dpkg --print-architecture)
+  echo "Go $go_wanted or newer is needed, ${have:-none} is here; fetching $toolchain" >&2
+  local root
+  root=$(cd "$(mktemp -d)" && GOTOOLCHAIN=local GOFLAGS=-modcacherw go mod download -json "$toolchain" | sed -n 's/.*"Dir": "\(.*\)",/\1/p')
+  [ -n "$root" ] || fail "no Go $go_wanted could be fetched"
+  chmod -R u+w,+x "$root/bin" "$root/pkg/tool" >&2
+  echo "$root/bin/go"
+}

@@ -62,9 +62,19 @@ network() {
 control_plane() {
   start etcd etcd --data-dir "$run/var/etcd" --listen-client-urls http://127.0.0.1:2379 --unsafe-no-fsync --logger zap \
     --advertise-client-urls http://127.0.0.1:2379 --listen-peer-urls http://127.0.0.1:2380
+  # What Weft's own accounts ask for, so that a test can tell which of their rights they need.
+  cat >"$run/audit.yaml" <<YAML
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+  users: ["system:serviceaccount:weft-system:weft-control-plane", "system:serviceaccount:weft-system:weft-injector"]
+- level: None
+YAML
   start apiserver kube-apiserver --etcd-servers=http://127.0.0.1:2379 --bind-address=0.0.0.0 --secure-port=6443 \
     --advertise-address="$node_ip" --service-cluster-ip-range="$service_cidr" --allow-privileged=true --event-ttl=1h \
-    --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction \
+    --audit-policy-file="$run/audit.yaml" --audit-log-path="$run/log/audit.log" --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction \
     --client-ca-file="$pki/ca.crt" --tls-cert-file="$pki/apiserver.crt" --tls-private-key-file="$pki/apiserver.key" \
     --service-account-key-file="$pki/service-accounts.pub" --service-account-signing-key-file="$pki/service-accounts.key" \
     --service-account-issuer=https://kubernetes.default.svc.cluster.local \

@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 
 use crate::workspace::{self, Workspace, check};
-use crate::{images, packages};
+use crate::{conformance, images, packages};
 
 const HELP: &str = "\
 Usage: cargo xtask cluster <command>
@@ -21,6 +21,8 @@ Commands:
   up              builds what is not built yet (the first time ten minutes of one core) and starts a cluster
   load            makes Weft's images and puts them into it
   down            ends it with everything in it
+  conformance     Gateway API's suite for meshes, against Weft in the cluster (after load; two minutes); its report goes to
+                  deploy/conformance
   run COMMAND...  a command inside of the cluster's network, with an administrator's KUBECONFIG: run kubectl get pods -A
 ";
 
@@ -47,6 +49,12 @@ pub(crate) fn run(words: &[&str]) -> anyhow::Result<ExitCode> {
             let workspace = Workspace::open()?;
             Cluster::of(&workspace.root, workspace.cache()).load(&workspace)?;
         }
+        ["conformance"] => {
+            let root = workspace::root()?;
+            let directory = root.join("deploy/conformance");
+            let report = conformance::run(&here()?, &root, &directory)?;
+            println!("{}", report.display());
+        }
         ["down"] => here()?.down()?,
         ["run", command, args @ ..] => {
             let status =
@@ -55,7 +63,7 @@ pub(crate) fn run(words: &[&str]) -> anyhow::Result<ExitCode> {
             return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
         }
         ["help" | "--help" | "-h"] => print!("{HELP}"),
-        _ => bail!("one of up, load, down, run COMMAND is expected\n\n{HELP}"),
+        _ => bail!("one of up, load, conformance, down, run COMMAND is expected\n\n{HELP}"),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -102,8 +110,17 @@ impl Cluster {
 
     /// Makes Weft's images, as quick to build as the demo's programs, and puts them into the cluster that runs.
     pub(crate) fn load(&self, workspace: &Workspace) -> anyhow::Result<()> {
-        let images = images::make(workspace, "demo")?;
+        self.put(&images::make(workspace, "demo")?)
+    }
+
+    /// Puts images into the cluster that runs.
+    pub(crate) fn put(&self, images: &[PathBuf]) -> anyhow::Result<()> {
         check(self.script("load.sh").args(images))
+    }
+
+    /// The file of an image that the scripts make.
+    pub(crate) fn image(&self, name: &str) -> PathBuf {
+        self.files.join("images").join(name).with_extension("tar")
     }
 
     /// Prints what Weft's own pods said, for whoever reads a failure and has no cluster to look into any more.
@@ -126,6 +143,11 @@ impl Cluster {
         check(&mut self.script("down.sh"))
     }
 
+    /// Whether a cluster that somebody else runs is used.
+    pub(crate) fn is_anothers() -> bool {
+        other().is_some()
+    }
+
     /// A program inside of the cluster's network, as its administrator.
     ///
     /// # Errors
@@ -139,10 +161,12 @@ impl Cluster {
         let mut command = Command::new("nsenter");
         command.args(["--net", "--target", pid.trim(), "--", program]);
         command.env("KUBECONFIG", self.files.join("pki/admin.conf")).env("PATH", self.path()?);
+        command.env("WEFT_AUDIT_LOG", self.run.join("log/audit.log"));
         Ok(command)
     }
 
-    fn script(&self, name: &str) -> Command {
+    /// One of the scripts, told where everything lies.
+    pub(crate) fn script(&self, name: &str) -> Command {
         let mut command = Command::new(self.scripts.join(name));
         command.env("WEFT_KUBERNETES", &self.files).env("WEFT_CLUSTER", &self.run);
         command

@@ -7,6 +7,7 @@
 
 mod bench;
 mod cluster;
+mod conformance;
 mod demo;
 mod r#gen;
 mod images;
@@ -31,7 +32,7 @@ Commands:
   measure [--floods] [--profile demo|release]
                  prints each figure beside its limit; fails on one that is missing or exceeded
   bench [args]   measures Weft beside its peers; `cargo xtask bench --help` tells more
-  cluster up|down|run COMMAND...
+  cluster up|load|conformance|down|run COMMAND...
                  a real Kubernetes of one node, out of everybody's way; as root
   images         Weft's images, from static programs and without an engine; prints their files
   gen [--check]  writes the generated code, or checks that it is current

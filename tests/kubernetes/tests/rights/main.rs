@@ -1,0 +1,145 @@
+//! Whether what `deploy/base` grants is what Weft needs, no less and no more. Runs after all other tests, on what the API server wrote
+//! down of them: a right that none of them used could be taken away and nothing would fail; a request that was refused lacks one.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+
+use serde_json::Value;
+use weft_tests_kubernetes::kubectl;
+
+const ACCOUNTS: [&str; 2] = ["weft-control-plane", "weft-injector"];
+
+/// Rights that no test can need: what they are for takes longer than a cluster of tests lives.
+const RARE: [(&str, &str); 0] = [];
+
+/// May a service account do this?
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Right {
+    account: String,
+    verb: String,
+    group: String,
+    /// With its subresource.
+    resource: String,
+    /// Empty: whichever.
+    name: String,
+    /// Empty: whichever.
+    namespace: String,
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { account, verb, group, resource, name, namespace } = self;
+        write!(f, "{account}: {verb} {group}/{resource} {name} in {namespace:?}")
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().map(text).collect()
+}
+
+/// What the roles of our accounts grant, each verb of each resource by itself.
+fn granted() -> BTreeSet<Right> {
+    let mut granted = BTreeSet::new();
+    for kind in ["clusterroles", "roles"] {
+        let listed = kubectl(&["get", kind, "--all-namespaces", "--output", "json"]).unwrap();
+        let listed: Value = serde_json::from_str(&listed).unwrap();
+        let roles = listed["items"].as_array().into_iter().flatten();
+        for role in roles.filter(|role| ACCOUNTS.contains(&role["metadata"]["name"].as_str().unwrap_or_default())) {
+            for rule in role["rules"].as_array().into_iter().flatten() {
+                granted.extend(rights_of(role, rule));
+            }
+        }
+    }
+    granted
+}
+
+fn rights_of(role: &Value, rule: &Value) -> BTreeSet<Right> {
+    let mut rights = BTreeSet::new();
+    let mut names = texts(&rule["resourceNames"]);
+    if names.is_empty() {
+        names.push(String::new());
+    }
+    for group in texts(&rule["apiGroups"]) {
+        for resource in texts(&rule["resources"]) {
+            for verb in texts(&rule["verbs"]) {
+                rights.extend(names.iter().map(|name| Right {
+                    account: text(&role["metadata"]["name"]),
+                    verb: verb.clone(),
+                    group: group.clone(),
+                    resource: resource.clone(),
+                    name: name.clone(),
+                    namespace: text(&role["metadata"]["namespace"]),
+                }));
+            }
+        }
+    }
+    rights
+}
+
+/// What our accounts asked for: let in, and refused.
+fn asked() -> (BTreeSet<Right>, BTreeSet<Right>) {
+    let file =
+        std::env::var_os("WEFT_AUDIT_LOG").expect("WEFT_AUDIT_LOG: the API server's audit log, as cargo xtask sets it");
+    let log = fs::read_to_string(&file).unwrap();
+    let (mut allowed, mut refused) = (BTreeSet::new(), BTreeSet::new());
+    for line in log.lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let of = |account: &&&str| text(&event["user"]["username"]).ends_with(&format!(":{account}"));
+        let Some(account) = ACCOUNTS.iter().find(of) else { continue };
+        let object = &event["objectRef"];
+        // Requests for what is no resource, such as the versions of the API, are everybody's.
+        let Some(resource) = object["resource"].as_str() else { continue };
+        let subresource = object["subresource"].as_str().map(|sub| format!("/{sub}")).unwrap_or_default();
+        let right = Right {
+            account: (*account).to_owned(),
+            verb: text(&event["verb"]),
+            group: text(&object["apiGroup"]),
+            resource: format!("{resource}{subresource}"),
+            name: text(&object["name"]),
+            namespace: text(&object["namespace"]),
+        };
+        let code = event["responseStatus"]["code"].as_i64().unwrap_or_default();
+        // Applying what is not there yet takes the right to create it as well.
+        if code == 201 && right.verb == "patch" {
+            allowed.insert(Right { verb: "create".to_owned(), ..right.clone() });
+        }
+        // Not the status: a namespace that is being deleted forbids too, whatever one may.
+        let decision = &event["annotations"]["authorization.k8s.io/decision"];
+        if decision == "forbid" {
+            refused.insert(right)
+        } else {
+            allowed.insert(right)
+        };
+    }
+    (allowed, refused)
+}
+
+fn covers(granted: &Right, asked: &Right) -> bool {
+    let fits = |granted: &str, asked: &str| granted.is_empty() || granted == asked;
+    granted.account == asked.account
+        && granted.verb == asked.verb
+        && granted.group == asked.group
+        && granted.resource == asked.resource
+        && fits(&granted.name, &asked.name)
+        && fits(&granted.namespace, &asked.namespace)
+}
+
+#[test]
+fn what_is_granted_is_what_is_needed() {
+    let (allowed, refused) = asked();
+    assert!(!allowed.is_empty(), "our accounts asked for nothing: is this the log of the cluster that ran the tests?");
+    let told =
+        |rights: &mut dyn Iterator<Item = &Right>| rights.map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert!(refused.is_empty(), "refused, so a right is missing:\n{}", told(&mut refused.iter()));
+    let granted = granted();
+    let is_rare = |right: &Right| RARE.contains(&(right.verb.as_str(), right.name.as_str()));
+    let mut unused =
+        granted.iter().filter(|right| !is_rare(right) && !allowed.iter().any(|asked| covers(right, asked)));
+    let unused = told(&mut unused);
+    assert!(unused.is_empty(), "granted, and never needed:\n{unused}");
+}

@@ -105,7 +105,13 @@ impl Keeper {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let now = self.clock.unix_seconds();
         let secret = api.get_opt(NAME).await?;
-        let found = secret.as_ref().and_then(Material::read);
+        let found = secret.as_ref().and_then(Material::read).filter(|found| match found.server_config() {
+            Ok(_usable) => true,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "Secret {NAME} holds nothing to serve with");
+                false
+            }
+        });
         let material = match found {
             Some(material) if !material.is_due(now) => material,
             old => {
@@ -300,5 +306,14 @@ mod tests {
         let mut broken = made.secret(None);
         broken.data.as_mut().unwrap().remove("tls.key");
         assert!(Material::read(&broken).is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_served_with_is_told_from_what_can() {
+        let [one, other] = [(); 2].map(|()| Material::make(None, "weft-injector.weft-system.svc", NOW).unwrap());
+        assert!(one.server_config().is_ok());
+        assert!(Material { chain: String::new(), ..one.clone() }.server_config().is_err());
+        assert!(Material { key: "spoiled".to_owned(), ..one.clone() }.server_config().is_err());
+        assert!(Material { key: other.key, ..one }.server_config().is_err(), "another certificate's key");
     }
 }

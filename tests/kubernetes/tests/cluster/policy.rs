@@ -112,3 +112,43 @@ fn what_can_be_caught_at_once_is_refused_by_the_api_server() {
         assert!(said.contains(word), "{kind} {spec}: {said}");
     }
 }
+
+#[test]
+fn what_became_of_a_resource_stands_in_its_status() {
+    let namespace = Namespace::meshed("told").unwrap();
+    namespace.serve("server").unwrap();
+    namespace
+        .apply(
+            "\
+apiVersion: weft.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: server}
+spec: {targetRefs: [{kind: Service, name: server}], connectTimeout: 2s}
+---
+apiVersion: weft.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: nobody}
+spec: {targetRefs: [{kind: Service, name: nobody}], connectTimeout: 2s}
+---
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: {name: machine}
+spec: {address: 192.0.2.7, serviceAccount: machine}
+",
+        )
+        .unwrap();
+    let told = |kind: &str, name: &str, accepted: bool, problem: &str| {
+        let status = eventually(name, || {
+            let status = get(namespace.name(), kind, name)?["status"].clone();
+            anyhow::ensure!(!status["accepted"].is_null(), "no status of {name}");
+            Ok(status)
+        });
+        let status = status.unwrap();
+        assert_eq!(status["accepted"], accepted, "{name}: {status}");
+        let problems = status["problems"].to_string();
+        assert!(problems.contains(problem), "{name}: {problems}");
+    };
+    told("trafficpolicy", "server", true, "");
+    told("trafficpolicy", "nobody", true, "there is no Service told/nobody");
+    told("workload", "machine", true, "");
+}

@@ -106,3 +106,22 @@ spec: {containers: [{name: app, image: \"weft.test/toolbox:1\", command: [sleep,
     scale("weft-control-plane", 2);
     namespace.ready("late").unwrap();
 }
+
+#[test]
+fn a_webhook_certificate_that_is_spoiled_is_made_anew() {
+    let namespace = Namespace::meshed("spoiled").unwrap();
+    let certificate = || anyhow::Ok(get("weft-system", "secret", "weft-injector-tls")?["data"]["tls.crt"].clone());
+    let before = certificate().unwrap();
+    let spoil = "{\"data\": {\"tls.crt\": \"c3BvaWxlZA==\", \"tls.key\": \"c3BvaWxlZA==\"}}";
+    kubectl(&[&SYSTEM[..], &["patch", "secret", "weft-injector-tls", "--patch", spoil]].concat()).unwrap();
+    let anew = eventually("another certificate", || {
+        let now = certificate()?;
+        anyhow::ensure!(now != before && now != "c3BvaWxlZA==", "not yet");
+        Ok(now)
+    });
+    anew.unwrap();
+    // Each replica takes it up when it looks next, and tells the API server whom to believe.
+    eventually("a pod with a proxy", || namespace.serve("server")).unwrap();
+    let pod = get(namespace.name(), "pod", "server").unwrap();
+    assert_eq!(pod["spec"]["initContainers"][1]["name"], "weft-proxy", "{pod}");
+}

@@ -70,8 +70,24 @@ build_toolbox() {
   rm -r "$root"
 }
 
+# Servers and clients that end as Kubernetes asks them to.
+build_app() {
+  if [ "$images/app.tar" -nt "$here/app/main.go" ] && [ "$images/app.tar" -nt "$here/app/go.sum" ]; then return; fi
+  local root go
+  root=$(mktemp -d)
+  go=$(find_go)
+  (
+    cd "$here/app"
+    CGO_ENABLED=0 GOTOOLCHAIN=local GOWORK=off GOCACHE=$cache/go-build "$go" build -mod=readonly -trimpath -buildvcs=false \
+      -ldflags="-s -w" -o "$root/app" .
+  )
+  "$here/image.sh" "$images/app.tar" weft.test/app:1 "$root" entrypoint=/app
+  rm -r "$root"
+}
+
 mkdir -p "$programs" "$images"
 build_kubernetes
 fetch_gateway_api
 build_pause
 build_toolbox
+build_app

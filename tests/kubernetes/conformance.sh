@@ -5,14 +5,14 @@
 . "$(dirname "$0")/lib.sh"
 
 suite=$programs/conformance
-echo_image=$images/echo-advanced.tar
+echo_image=$cache/conformance/echo-advanced.tar
 
 from=$(cat "$here"/conformance/* "$here"/echo/* "$here/conformance.sh" | sha256sum)
-stamp=$cache/conformance.from
+stamp=$cache/conformance/from
 if [ -x "$suite" ] && [ -e "$echo_image" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$from" ]; then exit; fi
 
 echo "building Gateway API's conformance suite (the first time about four minutes of one core)"
-mkdir -p "$programs" "$images"
+mkdir -p "$programs" "$cache/conformance"
 go=$(find_go)
 export CGO_ENABLED=0 GOTOOLCHAIN=local GOWORK=off GOCACHE=$cache/go-build
 flags=(-mod=readonly -trimpath -buildvcs=false -ldflags="-s -w")

@@ -118,9 +118,9 @@ impl Cluster {
         check(self.script("load.sh").args(images))
     }
 
-    /// The file of an image that the scripts make.
-    pub(crate) fn image(&self, name: &str) -> PathBuf {
-        self.files.join("images").join(name).with_extension("tar")
+    /// The image that the tests of conformance talk to, as `conformance.sh` makes it.
+    pub(crate) fn echo_image(&self) -> PathBuf {
+        self.files.join("conformance/echo-advanced.tar")
     }
 
     /// Prints what Weft's own pods said, for whoever reads a failure and has no cluster to look into any more.

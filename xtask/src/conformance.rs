@@ -43,7 +43,7 @@ const TESTS: usize = 22;
 /// Something that it asks for does not hold, or it passed over a test.
 pub(crate) fn run(cluster: &Cluster, root: &Path, directory: &Path) -> anyhow::Result<PathBuf> {
     check(&mut cluster.script("conformance.sh"))?;
-    cluster.put(&[cluster.image("echo-advanced")])?;
+    cluster.put(&[cluster.echo_image()])?;
     install(cluster, root)?;
     fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
     let report = directory.join(REPORT);

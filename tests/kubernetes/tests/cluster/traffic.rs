@@ -1,38 +1,6 @@
 //! What pods say to each other.
 
-use std::thread;
-
 use weft_tests_kubernetes::{Namespace, eventually, get, kubectl};
-
-/// Servers that on SIGTERM stop listening at once and finish what is in flight, without a preStop hook.
-const SERVERS: &str = "\
-apiVersion: v1
-kind: Service
-metadata: {name: server}
-spec: {selector: {app: server}, ports: [{name: http, port: 80, targetPort: 8080}]}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: server}
-spec:
-  replicas: 3
-  selector: {matchLabels: {app: server}}
-  template:
-    metadata: {labels: {app: server}}
-    spec:
-      containers:
-      - name: app
-        image: weft.test/toolbox:1
-        command:
-        - sh
-        - -c
-        - |
-          echo ok > /www/index.html
-          httpd -f -p 8080 -h /www & listener=$!
-          trap 'kill $listener; sleep 1; exit 0' TERM
-          wait $listener
-        readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
-";
 
 #[test]
 fn two_pods_prove_to_each_other_who_they_are() {
@@ -106,36 +74,6 @@ fn the_control_plane_may_be_replaced_under_traffic() {
     assert_eq!(said.unwrap(), "200 this is server");
     let holder = get("weft-system", "lease", "weft-control-plane").unwrap()["spec"]["holderIdentity"].clone();
     assert!(holder.as_str().is_some_and(|holder| holder.starts_with("weft-control-plane-")), "{holder}");
-}
-
-#[test]
-fn a_rollout_and_a_scale_down_cost_no_request() {
-    let namespace = Namespace::meshed("rollout").unwrap();
-    namespace.apply(SERVERS).unwrap();
-    namespace.serve("client").unwrap();
-    let of = ["--namespace", "rollout"];
-    let settled =
-        || kubectl(&[&of[..], &["rollout", "status", "deployment/server", "--timeout", "90s"]].concat()).unwrap();
-    settled();
-    eventually("an answer", || namespace.curl("client", "http://server.rollout/")).unwrap();
-    let said = thread::scope(|scope| {
-        // 500 requests a second, none of them repeated by who sends them.
-        let load = scope.spawn(|| {
-            namespace
-                .exec("client", &["h2load", "--h1", "-D", "40", "-c", "4", "--rps", "125", "http://server.rollout/"])
-        });
-        kubectl(&[&of[..], &["rollout", "restart", "deployment/server"]].concat()).unwrap();
-        settled();
-        for replicas in ["5", "1"] {
-            kubectl(&[&of[..], &["scale", "deployment/server", "--replicas", replicas]].concat()).unwrap();
-            settled();
-        }
-        load.join().unwrap().unwrap()
-    });
-    // "requests: 20000 total, 20000 started, 20000 done, 20000 succeeded, 0 failed, 0 errored, 0 timeout"
-    let line = said.lines().find(|line| line.starts_with("requests:")).unwrap();
-    assert!(line.ends_with("0 failed, 0 errored, 0 timeout"), "{said}");
-    assert!(said.contains(" 0 3xx, 0 4xx, 0 5xx"), "{said}");
 }
 
 #[test]

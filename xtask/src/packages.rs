@@ -55,6 +55,7 @@ pub(crate) const CLUSTER: &[Package] = &[
     Package { name: "nghttp2-client", program: "h2load", why: "the load of pods" },
     Package { name: "openssl", program: "openssl", why: "the certificates of the cluster's parts" },
     Package { name: "runc", program: "runc", why: "starts a container" },
+    Package { name: "tcpdump", program: "tcpdump", why: "sees what passes between pods" },
 ];
 
 /// The one that is linked into one piece: there may be another in the way.

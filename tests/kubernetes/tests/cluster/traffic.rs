@@ -1,5 +1,10 @@
 //! What pods say to each other.
 
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
 use weft_tests_kubernetes::{Namespace, eventually, get, kubectl};
 
 #[test]
@@ -33,6 +38,79 @@ fn two_pods_prove_to_each_other_who_they_are() {
         metrics.lines().find(of_client).map(str::to_owned).ok_or_else(|| anyhow::anyhow!("{metrics}"))
     });
     assert!(metrics.unwrap().contains("status_code=\"200\""));
+}
+
+/// What passes between the node's pods for as long as this lives, as tcpdump sees it on their bridge.
+struct Capture {
+    tcpdump: Child,
+    file: PathBuf,
+}
+
+impl Capture {
+    fn start(name: &str, filter: &str) -> Self {
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let mut tcpdump = Command::new("tcpdump")
+            .args(["-i", "cni0", "-U", "-s", "0", "-w"])
+            .arg(&file)
+            .arg(filter)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(tcpdump.stderr.take().unwrap()).lines();
+        assert!(said.any(|line| line.unwrap().contains("listening on")), "tcpdump does not listen");
+        Self { tcpdump, file }
+    }
+
+    /// Everything so far. A packet may be on its way to the file still.
+    fn sees(&self, text: &str) -> bool {
+        let seen = fs::read(&self.file).unwrap();
+        seen.windows(text.len()).any(|window| window == text.as_bytes())
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        drop(self.tcpdump.kill());
+        drop(self.tcpdump.wait());
+        drop(fs::remove_file(&self.file));
+    }
+}
+
+#[test]
+fn nothing_passes_the_node_in_the_clear() {
+    let (meshed, plain) = (Namespace::meshed("secret").unwrap(), Namespace::plain("open").unwrap());
+    for namespace in [&meshed, &plain] {
+        for name in ["server", "client"] {
+            namespace.serve(name).unwrap();
+        }
+    }
+    let address = |namespace: &Namespace| {
+        let pod = get(namespace.name(), "pod", "server").unwrap();
+        pod["status"]["podIP"].as_str().unwrap().to_owned()
+    };
+    // Not the kubelet's probes, which come from the node and have no identity.
+    let filter = format!("(host {} or host {}) and not host 10.244.0.1", address(&meshed), address(&plain));
+    let capture = Capture::start("secret.pcap", &filter);
+    let ask = |namespace: &Namespace| {
+        let url = format!("http://server.{}/index.html?of={}", namespace.name(), namespace.name());
+        eventually("an answer", || {
+            let said = namespace.curl("client", &url)?;
+            anyhow::ensure!(said == "200 this is server", "{said}");
+            Ok(())
+        })
+        .unwrap();
+    };
+    ask(&meshed);
+    // The last of all, so that when it is seen what came before was seen too.
+    ask(&plain);
+    eventually("the plain request is seen", || {
+        anyhow::ensure!(capture.sees("GET /index.html?of=open"), "not yet");
+        Ok(())
+    })
+    .unwrap();
+    // Each proxy's offer to the other, which TLS does not encrypt (design §2).
+    assert!(capture.sees("weft/"), "no mesh TLS was seen");
+    assert!(!capture.sees("of=secret"), "the meshed request passed in the clear");
 }
 
 #[test]

@@ -84,6 +84,7 @@ impl App {
         let following = source::follow(&config, cluster.as_ref(), &hub, &tasks, &drain).await?;
         if let Some(cluster) = &cluster {
             cluster.tell_status(&hub, &tasks, &drain);
+            cluster.tell_uninjected(&metrics, &tasks, &drain);
         }
         if let Some(path) = &config.status_dir {
             let dir = StatusDir::open(path).map_err(AppError::StatusDir)?;

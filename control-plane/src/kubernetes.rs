@@ -8,6 +8,7 @@ pub(crate) mod bundle;
 pub(crate) mod lease;
 pub(crate) mod review;
 pub(crate) mod status;
+pub(crate) mod uninjected;
 
 use std::time::Duration;
 

@@ -41,6 +41,7 @@ pub struct Metrics {
     pub subscriptions: Gauge,
     anchor_expiry: Gauge<f64, AtomicU64>,
     issuer_expiry: Gauge<f64, AtomicU64>,
+    not_injected: Family<ReasonLabel, Gauge>,
     resources: Family<ResourceLabels, Gauge>,
     registry: Registry,
 }
@@ -49,6 +50,11 @@ pub struct Metrics {
 struct ResourceLabels {
     kind: &'static str,
     accepted: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
 }
 
 impl Metrics {
@@ -68,6 +74,7 @@ impl Metrics {
             subscriptions: Gauge::default(),
             anchor_expiry: Gauge::default(),
             issuer_expiry: Gauge::default(),
+            not_injected: Family::default(),
             resources: Family::default(),
             registry: Registry::with_prefix("weft_control_plane"),
         };
@@ -85,6 +92,8 @@ impl Metrics {
         r.register("changes", "Resources that came, changed or went", self.changes.clone());
         r.register("file_problems", "Documents of the source that cannot be taken", self.file_problems.clone());
         r.register("nacks", "Answers that proxies refused", self.nacks.clone());
+        let help = "Pods that should have a proxy and have none, by reason; of the replica that writes";
+        r.register("pods_not_injected", help, self.not_injected.clone());
         r.register("proxies", "Proxies with a stream", self.proxies.clone());
         r.register(
             "refused_connections",
@@ -106,6 +115,14 @@ impl Metrics {
         // Exact until the year 285 million.
         self.anchor_expiry.set(anchor_unix_s as f64);
         self.issuer_expiry.set(issuer_unix_s as f64);
+    }
+
+    /// Sets how many pods have no proxy, by reason.
+    pub(crate) fn set_not_injected(&self, counts: impl IntoIterator<Item = (&'static str, i64)>) {
+        self.not_injected.clear();
+        for (reason, count) in counts {
+            self.not_injected.get_or_create(&ReasonLabel { reason }).set(count);
+        }
     }
 
     /// Sets how many resources of a kind there are.

@@ -15,6 +15,50 @@ pub const ENABLED: &str = "enabled";
 /// See [`INJECT_LABEL`].
 pub const DISABLED: &str = "disabled";
 
+/// The annotation of a pod that says by which version it got its proxy.
+pub const INJECTED_BY: &str = "weft.dev/injected-by";
+
+/// Namespaces whose pods never get a proxy, whatever their labels say: the cluster's own, without which nothing starts, and ours.
+pub const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-node-lease", "weft-system"];
+
+/// Why a pod that should have a proxy has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotInjected {
+    /// It has a container of that name already.
+    HasProxy,
+    /// The node's network is not its own to redirect.
+    HostNetwork,
+    /// It was made when nobody would add one.
+    Older,
+    /// The API server only shows what a kubelet runs from a file.
+    Static,
+}
+
+impl NotInjected {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [Self::HasProxy, Self::HostNetwork, Self::Older, Self::Static];
+
+    /// It as a label of a metric.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::HasProxy => "has-proxy",
+            Self::HostNetwork => "host-network",
+            Self::Older => "older",
+            Self::Static => "static",
+        }
+    }
+
+    /// It in words.
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::HasProxy => "it has a container weft-proxy already",
+            Self::HostNetwork => "it uses its node's network, whose traffic is not the pod's to redirect",
+            Self::Older => "it was made before its namespace was labelled, or while nobody injected; restart it",
+            Self::Static => "it is a static pod, which only its node's kubelet can change",
+        }
+    }
+}
+
 /// What the name of every setting of a pod begins with.
 pub const SETTINGS_PREFIX: &str = "config.weft.dev/";
 

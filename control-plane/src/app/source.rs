@@ -15,7 +15,8 @@ use crate::config::{Config, Source};
 use crate::hub::Hub;
 use crate::kubernetes::authority::Mirror;
 use crate::kubernetes::lease::Candidate;
-use crate::kubernetes::{bundle, client, status};
+use crate::kubernetes::{bundle, client, status, uninjected};
+use crate::metrics::Metrics;
 use crate::serve::identity::TokenReviewer;
 use crate::source::{Seen, directory, kubernetes};
 
@@ -58,6 +59,12 @@ impl Cluster {
     pub(super) fn tell_status(&self, hub: &Arc<Hub>, tasks: &Tasks, drain: &Drain) {
         let telling = status::keep(self.client.clone(), Arc::clone(hub), self.leads.clone(), drain.clone());
         tasks.spawn("status", telling);
+    }
+
+    /// Tells of pods without a proxy from now on.
+    pub(super) fn tell_uninjected(&self, metrics: &Arc<Metrics>, tasks: &Tasks, drain: &Drain) {
+        let telling = uninjected::tell(self.client.clone(), Arc::clone(metrics), self.leads.clone(), drain.clone());
+        tasks.spawn("uninjected", telling);
     }
 
     /// Writes the anchors into every labelled namespace from now on.

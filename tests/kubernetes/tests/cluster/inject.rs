@@ -1,6 +1,6 @@
 //! Which pods get a proxy, and how they run with it.
 
-use weft_tests_kubernetes::{Namespace, eventually, get, refusal};
+use weft_tests_kubernetes::{Namespace, eventually, get, kubectl, refusal};
 
 const SLEEPER: &str = "containers: [{name: app, image: \"weft.test/toolbox:1\", command: [sleep, \"1000000\"]}]";
 
@@ -66,4 +66,35 @@ fn a_setting_that_makes_no_sense_is_refused_by_name() {
     );
     let said = refusal(namespace.name(), &pod).unwrap();
     assert!(said.contains("config.weft.dev/proxy-cpu-limit") && said.contains("\"much\""), "{said}");
+}
+
+#[test]
+fn a_pod_without_a_proxy_is_told_why() {
+    let namespace = Namespace::plain("late-label").unwrap();
+    let pod = |name: &str, spec: &str| {
+        format!("{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{{spec}{SLEEPER}}}}}")
+    };
+    namespace.apply(&pod("older", "")).unwrap();
+    kubectl(&["label", "namespace", namespace.name(), "--overwrite", "weft.dev/inject=enabled"]).unwrap();
+    namespace.apply(&pod("host", "hostNetwork: true, ")).unwrap();
+    for (name, kind, want) in [("older", "Warning", "restart it"), ("host", "Normal", "its node's network")] {
+        let told = eventually("an event", || {
+            let of = format!("reason=NotInjected,involvedObject.name={name}");
+            let as_text = "jsonpath={range .items[*]}{.type} {.message}{end}";
+            let told = kubectl(&[
+                "--namespace",
+                namespace.name(),
+                "get",
+                "events",
+                "--field-selector",
+                &of,
+                "--output",
+                as_text,
+            ])?;
+            anyhow::ensure!(!told.is_empty(), "no event of {name}");
+            Ok(told)
+        });
+        let told = told.unwrap();
+        assert!(told.starts_with(kind) && told.contains(want), "{name}: {told}");
+    }
 }

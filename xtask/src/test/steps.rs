@@ -121,8 +121,8 @@ fn demo_unprivileged(workspace: &Workspace) -> anyhow::Result<()> {
 }
 
 fn kubernetes(workspace: &Workspace) -> anyhow::Result<()> {
-    // Of the first each test waits for Kubernetes most of its time; the second take from all what all need.
-    let tests = [("cluster", "--test-threads=4"), ("outage", "--test-threads=1")];
+    // Of the first each test waits for Kubernetes most of its time; the last take from all what all need.
+    let tests = [("cluster", "--test-threads=4"), ("golden", "--test-threads=1"), ("outage", "--test-threads=1")];
     let built: Result<Vec<_>, _> = tests.iter().map(|(name, _)| programs::cluster_test(workspace, name)).collect();
     let built = built?;
     let cluster = Cluster::for_tests(&workspace.root, workspace.cache());

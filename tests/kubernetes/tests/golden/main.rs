@@ -13,6 +13,9 @@ use weft_tests_kubernetes::{Namespace, eventually, get, kubectl};
 
 const SHOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/shop/kubernetes");
 
+/// What promtool is to find of every alert.
+const ALERTS_TESTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/alerts.yaml");
+
 /// A server of opaque TCP, and somebody who is not let in by the shop's policies and talks to it.
 const BESIDE: &str = "\
 apiVersion: v1
@@ -70,6 +73,12 @@ fn dashboards_pass_grafanas_schema_and_explain_themselves() {
             }
         }
     }
+}
+
+#[test]
+fn every_alert_is_raised_when_all_is_wrong_and_none_when_all_is_well() {
+    let tested = Command::new("promtool").args(["test", "rules", ALERTS_TESTED]).output().unwrap();
+    assert!(tested.status.success(), "{}", String::from_utf8_lossy(&tested.stderr));
 }
 
 #[test]
@@ -166,6 +175,8 @@ fn alerts_are_loaded(prometheus: &Prometheus) -> anyhow::Result<()> {
     for alert in evaluated {
         let name = alert["name"].as_str().unwrap_or_default();
         ensure!(alert["health"] == "ok", "{name}: {}", alert["lastError"]);
+        let tested = include_str!("alerts.yaml").contains(&format!("alertname=\"{name}\""));
+        ensure!(tested, "{name} is not tried in {ALERTS_TESTED}");
         for note in ["summary", "description", "remedy"] {
             ensure!(alert["annotations"][note].is_string(), "{name} has no {note}");
         }

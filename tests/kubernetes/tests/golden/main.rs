@@ -113,7 +113,7 @@ fn every_panel_and_every_alert_is_answered_by_what_the_shop_does() {
 fn found(prometheus: &Prometheus) -> anyhow::Result<()> {
     let workloads = prometheus.label_values("workload", "up{job=\"weft-proxy\", namespace=\"shop\"}")?;
     let want = ["customer", "order", "payment", "product-v1", "product-v2", "storefront", "user"];
-    ensure!(workloads.iter().map(String::as_str).eq(want), "{workloads:?}");
+    ensure!(workloads.iter().map(String::as_str).eq(want), "{workloads:?}\n{}", prometheus.log("discovery"));
     for (job, count) in [("weft-proxy", 9.0), ("weft-control-plane", 2.0), ("weft-injector", 2.0)] {
         let up = prometheus.query(&format!("sum(up{{job=\"{job}\"}})"))?;
         ensure!(up.first().is_some_and(|(_, up)| *up >= count), "{job}: {up:?}");

@@ -60,7 +60,8 @@ impl Prometheus {
         Ok(())
     }
 
-    fn log(&self, name: &str) -> String {
+    /// What `discovery` or `prometheus` has said.
+    pub(crate) fn log(&self, name: &str) -> String {
         fs::read_to_string(self.directory.join(format!("{name}.log"))).unwrap_or_default()
     }
 

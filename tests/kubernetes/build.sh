@@ -27,6 +27,22 @@ build_kubernetes() {
   echo "$from" >"$stamp"
 }
 
+# What the tests of dashboards need of Prometheus and Grafana beside Debian's packages.
+build_monitoring() {
+  local stamp=$cache/monitoring.from from
+  from=$(cat "$here"/monitoring/{go.mod,go.sum,main.go} | sha256sum)
+  if [ -x "$programs/weft-monitoring" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$from" ]; then return; fi
+  echo "building weft-monitoring (the first time two minutes of one core)"
+  local go
+  go=$(find_go)
+  (
+    cd "$here/monitoring"
+    CGO_ENABLED=0 GOTOOLCHAIN=local GOWORK=off GOCACHE=$cache/go-build "$go" build -mod=readonly -trimpath -buildvcs=false \
+      -ldflags="-s -w" -o "$programs/weft-monitoring" .
+  )
+  echo "$from" >"$stamp"
+}
+
 # The definitions lie in Gateway API's Go module.
 fetch_gateway_api() {
   if grep -qs "bundle-version: $gateway_api_wanted" "$gateway_api"; then return; fi
@@ -87,6 +103,7 @@ build_app() {
 
 mkdir -p "$programs" "$images"
 build_kubernetes
+build_monitoring
 fetch_gateway_api
 build_pause
 build_toolbox

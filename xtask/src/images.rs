@@ -1,5 +1,5 @@
 //! `cargo xtask images`: Weft's images, as OCI layouts made from static programs by `tests/kubernetes/image.sh`: no engine, no
-//! registry, nothing in them but the programs.
+//! registry, nothing in them but the programs. Two are Weft's; the third is the shop of the examples.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,9 +17,15 @@ struct Image {
     user: &'static str,
 }
 
-const IMAGES: [Image; 2] = [
+const IMAGES: [Image; 3] = [
     Image { name: "control-plane", programs: &["weft-control-plane", "weft-injector"], user: "65532:65532" },
     Image { name: "proxy", programs: &["weft-proxy", "weft-init"], user: "2140:2140" },
+    // What is put into the mesh to try it: which program runs is for each pod to say.
+    Image {
+        name: "shop",
+        programs: &["shop-storefront", "shop-customer", "shop-order", "shop-payment", "shop-product", "shop-user"],
+        user: "65532:65532",
+    },
 ];
 
 /// Builds the programs and makes the images. Returns their files.
@@ -28,7 +34,8 @@ pub(crate) fn make(workspace: &Workspace, profile: &str) -> anyhow::Result<Vec<P
     let mut cargo = workspace.cargo_static();
     cargo.args(["build", "--profile", profile, "--target", TRIPLE, "--bins"]);
     for program in IMAGES.iter().flat_map(|image| image.programs) {
-        cargo.args(["--package", program]);
+        // The shop is one package of many programs; of Weft's each is a package.
+        cargo.args(["--package", if program.starts_with("shop-") { "shop" } else { program }]);
     }
     check(&mut cargo)?;
     let built = workspace.static_programs(profile);

@@ -54,6 +54,7 @@ pub(crate) const CLUSTER: &[Package] = &[
     Package { name: "nftables", program: "nft", why: "the rules of kube-proxy" },
     Package { name: "nghttp2-client", program: "h2load", why: "the load of pods" },
     Package { name: "openssl", program: "openssl", why: "the certificates of the cluster's parts" },
+    Package { name: "prometheus", program: "prometheus", why: "reads the metrics that dashboards and alerts ask for" },
     Package { name: "runc", program: "runc", why: "starts a container" },
     Package { name: "tcpdump", program: "tcpdump", why: "sees what passes between pods" },
 ];

@@ -28,6 +28,10 @@ const SAID_MAX: usize = 512;
 /// How often it is said in the log what is still waited for at the start.
 const REMIND_EVERY: Duration = Duration::from_secs(10);
 
+/// How long nothing must be heard of a failure until a watch is taken to work again. A watch that fails is tried again after a minute
+/// at most (kube's back-off with its jitter), and finds out within half a minute that nobody answers.
+const FORGIVE_AFTER: Duration = Duration::from_secs(120);
+
 /// Slices that Kubernetes derives from Pods are not read: the Pods themselves say it earlier, and say who they are.
 const HAND_MADE: &str = "endpointslice.kubernetes.io/managed-by!=endpointslice-controller.k8s.io";
 
@@ -118,6 +122,7 @@ fn failure(kind: Kind, error: &watcher::Error) -> Said {
 async fn gather(mut said: mpsc::Receiver<Said>, seen: mpsc::Sender<Seen>) {
     let mut gatherer = Gatherer::new(Kind::ALL);
     let mut remind = interval_at(Instant::now() + REMIND_EVERY, REMIND_EVERY);
+    let mut forgive = interval_at(Instant::now() + FORGIVE_AFTER, FORGIVE_AFTER);
     let mut batch = Vec::with_capacity(SAID_MAX);
     loop {
         // Nothing is lost: a message that is not taken stays in the channel.
@@ -128,6 +133,7 @@ async fn gather(mut said: mpsc::Receiver<Said>, seen: mpsc::Sender<Seen>) {
                 tracing::warn!(kinds = kinds.join(", "), "not ready: waiting for the API server's lists");
                 continue;
             }
+            _ = forgive.tick() => gatherer.look_again(),
         }
         for said in batch.drain(..) {
             match said {

@@ -1,4 +1,4 @@
-//! A small shop of five programs, for people to look at and for the demo to put load on.
+//! A small shop of five programs, for people to look at and for the demo to put load on, and a sixth that is its customer.
 //!
 //! It is an ordinary application: it knows nothing of the mesh that it runs in, except that it passes trace headers on,
 //! as every application must. From the workspace it takes only the listeners, logs, signals and tasks of `weft-runtime`,
@@ -17,6 +17,8 @@ mod pb;
 mod serve;
 mod trace;
 
+// Somebody who comes again and again.
+pub mod customer;
 // Orders: reserves stock, charges, tells the queue.
 pub mod order;
 // Payments, over gRPC.

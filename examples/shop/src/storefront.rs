@@ -14,7 +14,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::app::{self, Common, Context, StartError};
 use crate::client::{Answer, BaseUrl, Caller, Upstream};
@@ -96,11 +96,11 @@ struct Front {
 }
 
 /// What a customer orders through the API.
-#[derive(Deserialize)]
-struct Wish {
-    idempotency_key: String,
-    product_id: i64,
-    quantity: i64,
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Wish {
+    pub(crate) idempotency_key: String,
+    pub(crate) product_id: i64,
+    pub(crate) quantity: i64,
 }
 
 /// Who asks: the value of the header that proves it.

@@ -142,6 +142,17 @@ impl Namespace {
         Self::new(name, "no")
     }
 
+    /// The namespace that a kustomization makes, with everything in it.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn kustomized(name: &str, directory: &str) -> anyhow::Result<Self> {
+        installed()?;
+        let namespace = Self { name: name.to_owned() };
+        kubectl(&["apply", "--kustomize", directory])?;
+        Ok(namespace)
+    }
+
     fn new(name: &str, inject: &str) -> anyhow::Result<Self> {
         installed()?;
         let namespace = Self { name: name.to_owned() };

@@ -23,6 +23,8 @@ pub(super) struct Gatherer {
     unreadable: BTreeMap<ObjectKey, FileProblem>,
     /// Kinds that cannot be watched.
     unwatched: BTreeMap<Kind, FileProblem>,
+    /// Those of which that was said since the last [`Gatherer::look_again`].
+    failing: BTreeSet<Kind>,
     /// What has happened since the last [`Gatherer::seen`].
     events: Vec<Event>,
     /// Whether anything has, events or problems.
@@ -38,6 +40,7 @@ impl Gatherer {
             listed: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             unwatched: BTreeMap::new(),
+            failing: BTreeSet::new(),
             events: Vec::new(),
             news: false,
         }
@@ -79,9 +82,22 @@ impl Gatherer {
             object: None,
             ignored: absent,
         };
+        self.failing.insert(kind);
         if self.unwatched.get(&kind) != Some(&problem) {
             tracing::warn!(%kind, "{}", problem.message);
             self.unwatched.insert(kind, problem);
+            self.news = true;
+        }
+    }
+
+    /// Takes it that a kind is watched of which no failure was told since the last call. A watch that goes on where it stopped says
+    /// nothing before something changes, which of some kinds takes days; one that fails says so at each try.
+    pub(super) fn look_again(&mut self) {
+        let failing = std::mem::take(&mut self.failing);
+        let over = |kind: &&Kind| !failing.contains(kind) && !self.awaited.contains(kind);
+        for kind in self.unwatched.keys().filter(over).copied().collect::<Vec<_>>() {
+            tracing::info!(%kind, "is watched again");
+            self.unwatched.remove(&kind);
             self.news = true;
         }
     }
@@ -227,6 +243,31 @@ mod tests {
         assert_eq!(seen.problems.len(), 1, "{:?}", seen.problems);
         gatherer.fail(Kind::HttpRoute, "the cluster has no HTTPRoute".to_owned(), true);
         assert_eq!(gatherer.seen(), None, "told once");
+    }
+
+    #[test]
+    fn a_watch_that_goes_on_without_a_word_is_no_problem_any_more() {
+        let mut gatherer = Gatherer::new([Kind::Service, Kind::HttpRoute]);
+        gatherer.fail(Kind::HttpRoute, "the API server does not answer".to_owned(), false);
+        for event in [Said::Init, Said::InitDone] {
+            gatherer.take(Kind::Service, event);
+        }
+        let problems = |gatherer: &mut Gatherer| gatherer.seen().map(|seen| seen.problems.len());
+        for _ in 0..2 {
+            gatherer.look_again();
+        }
+        for event in [Said::Init, Said::InitDone] {
+            gatherer.take(Kind::HttpRoute, event);
+        }
+        assert_eq!(problems(&mut gatherer), Some(0));
+        gatherer.fail(Kind::Service, "connection refused".to_owned(), false);
+        assert_eq!(problems(&mut gatherer), Some(1));
+        gatherer.look_again();
+        gatherer.fail(Kind::Service, "connection refused".to_owned(), false);
+        gatherer.look_again();
+        assert_eq!(problems(&mut gatherer), None, "it fails still");
+        gatherer.look_again();
+        assert_eq!(problems(&mut gatherer), Some(0));
     }
 
     #[test]

@@ -211,6 +211,20 @@ async fn paid_orders_are_told_to_the_queue_and_never_wait_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_customer_who_comes_again_and_again_orders_and_leaves_when_told_to() {
+    let shop = Shop::start(&[]);
+    let flags = ["--storefront-url", &shop.storefront.url(), "--visits-per-second", "50"];
+    let program = env!("CARGO_BIN_EXE_shop-customer");
+    let mut customer = tokio::process::Command::new(program).args(flags).kill_on_drop(true).spawn().unwrap();
+    // Of different products, each with a key of its own.
+    assert!(payments(&shop, 3).await.len() >= 3);
+    let id = customer.id().unwrap().to_string();
+    let told = std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap();
+    assert!(told.success() && customer.wait().await.unwrap().success());
+    assert!(shop.stock(1).await < 1000 && shop.stock(2).await < 1000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_is_told_to_end_finishes_what_it_has() {
     let relay = Relay::start().await;
     let over = |program: &str, addr| if program == "payment" { relay.before(addr) } else { addr };

@@ -156,11 +156,26 @@ pub enum PathModifier {
     Prefix(Arc<str>),
 }
 
-/// Whether a text may be put in place of a path or of its beginning: a path as RFC 3986 §3.3 writes it, without a query.
+/// Whether a text may be put in place of a path or of its beginning: a path as RFC 3986 §3.3 writes it, without a query, which
+/// has one reading: no empty segment but the last, no `.` and `..`, and no slash, backslash or NUL that is encoded (semantics 40).
 pub fn is_url_path(text: &str) -> bool {
     // The characters of `pchar` that are no letters and digits, `%` for what is encoded, and what separates segments.
     const ALSO: &[u8] = b"-._~%!$&'()*+,;=:@/";
-    text.starts_with('/') && text.bytes().all(|b| b.is_ascii_alphanumeric() || ALSO.contains(&b))
+    let Some(segments) = text.strip_prefix('/') else { return false };
+    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || ALSO.contains(&b));
+    let encoded = text.split('%').skip(1).all(|rest| {
+        let code = rest.get(..2).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let code = code.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        code.is_some_and(|code| !matches!(code, b'/' | b'\\' | b'.' | 0))
+    });
+    let mut segments = segments.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        let is_last = segments.peek().is_none();
+        if matches!(segment, "." | "..") || (segment.is_empty() && !is_last) {
+            return false;
+        }
+    }
+    plain && encoded
 }
 
 /// Whose filters they are.
@@ -168,8 +183,13 @@ pub fn is_url_path(text: &str) -> bool {
 pub enum FiltersOf<'a> {
     /// A rule's, with the prefix that may be replaced.
     Rule(Option<&'a str>),
-    /// A backend's of a rule, with the prefix that may be replaced.
-    Backend(Option<&'a str>),
+    /// A backend's of a rule.
+    Backend {
+        /// The prefix that may be replaced.
+        prefix: Option<&'a str>,
+        /// The filters of the rule.
+        rule: &'a [HttpFilter],
+    },
 }
 
 impl FiltersOf<'_> {
@@ -178,10 +198,18 @@ impl FiltersOf<'_> {
         let count = |kind: fn(&HttpFilter) -> bool| filters.iter().filter(|filter| kind(filter)).count();
         let redirects = count(|filter| matches!(filter, HttpFilter::Redirect(_)));
         let rewrites = count(|filter| matches!(filter, HttpFilter::Rewrite(_)));
-        let (Self::Rule(prefix) | Self::Backend(prefix)) = self;
-        if redirects > 0 && matches!(self, Self::Backend(_)) {
-            return Some("a redirect is a rule's, not a backend's: no backend is asked");
-        }
+        let prefix = match self {
+            Self::Rule(prefix) => prefix,
+            Self::Backend { .. } if redirects > 0 => {
+                return Some("a redirect is a rule's, not a backend's: no backend is asked");
+            }
+            Self::Backend { rule, .. }
+                if rewrites > 0 && rule.iter().any(|filter| matches!(filter, HttpFilter::Rewrite(_))) =>
+            {
+                return Some("a request is rewritten once: by the rule or by its backend");
+            }
+            Self::Backend { prefix, .. } => prefix,
+        };
         if redirects > 1 || rewrites > 1 {
             return Some("a rule has one redirect or one rewrite, no more");
         }

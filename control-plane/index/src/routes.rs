@@ -182,7 +182,8 @@ fn rule(route: Owner<'_>, written: WrittenRule<'_>, field: &str, problems: &mut 
         return Some(RuleEntry { rule, backends: Vec::new() });
     }
     let redirects = rule.filters.iter().any(|filter| matches!(filter, HttpFilter::Redirect(_)));
-    let backends = backends(route, &written.backends, rule.only_prefix(), field, problems);
+    let whose = FiltersOf::Backend { prefix: rule.only_prefix(), rule: &rule.filters };
+    let backends = backends(route, &written.backends, whose, field, problems);
     match (redirects, backends.is_empty()) {
         (false, true) => {
             let message = "no backend: its requests are answered 500";
@@ -203,7 +204,7 @@ type Owner<'a> = (&'a Name, &'a [Parent]);
 fn backends(
     route: Owner<'_>,
     written: &[written::BackendRef<'_>],
-    prefix: Option<&str>,
+    whose: FiltersOf<'_>,
     field: &str,
     problems: &mut Vec<Problem>,
 ) -> Vec<BackendEntry> {
@@ -211,7 +212,7 @@ fn backends(
     for (i, backend) in written.iter().enumerate() {
         let field = format!("{field}.backendRefs[{i}]");
         let before = problems.len();
-        let filters = filters::read(&backend.filters, FiltersOf::Backend(prefix), &field, problems);
+        let filters = filters::read(&backend.filters, whose, &field, problems);
         let broken = problems.len() > before;
         let target = match backend_target(route, backend) {
             Ok(target) => Some(target),

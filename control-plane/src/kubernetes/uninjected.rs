@@ -4,7 +4,7 @@
 //! All pods are watched by their metadata alone, which tells who was injected; only a pod that was not is read whole, once for each
 //! time that it changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 use weft_model::kubernetes::{DISABLED, ENABLED, INJECT_LABEL, INJECTED_BY, NotInjected, SYSTEM_NAMESPACES};
 use weft_runtime::drain::Drain;
 
@@ -30,6 +30,10 @@ use crate::metrics::Metrics;
 const CONTROLLER: &str = "weft.dev/control-plane";
 /// How long changes are collected before pods are read.
 const COLLECT: Duration = Duration::from_secs(1);
+/// How long it is waited before what failed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+/// For as long as nothing happens.
+const IDLE: Duration = Duration::from_secs(3600);
 /// Pods that are read at one time: a namespace that was just labelled may have thousands, and the API server has others to serve.
 const AT_ONCE: usize = 100;
 
@@ -42,49 +46,67 @@ struct Seen {
     /// What their labels say of namespaces that say something.
     namespaces: BTreeMap<String, String>,
     pods: BTreeMap<PodName, Bare>,
+    /// Pods that a list that has begun has named so far.
+    listed: BTreeSet<PodName>,
 }
 
 /// A pod without a proxy.
 #[derive(Debug)]
 struct Bare {
     uid: String,
+    /// The version of it that `label` is of.
+    version: String,
     /// What its own label says.
     label: Option<String>,
-    /// Why, once it was read; `Some(None)` where nothing is amiss.
-    found: Option<Option<NotInjected>>,
+    /// What was found when it was read last: why, or `None` where nothing is amiss.
+    found: Option<NotInjected>,
+    /// Whether it is to be read: it is new, or has changed since.
+    is_due: bool,
+    /// Whether that failed. Others come first.
+    has_failed: bool,
 }
 
 /// Tells of them while this replica `leads` and until the drain is over.
-pub(crate) async fn tell(client: Client, metrics: Arc<Metrics>, leads: watch::Receiver<bool>, drain: Drain) {
+pub(crate) async fn tell(client: Client, metrics: Arc<Metrics>, mut leads: watch::Receiver<bool>, drain: Drain) {
     let namespaces = events(Api::<PartialObjectMeta<Namespace>>::all(client.clone()));
     let pods = events(Api::<PartialObjectMeta<Pod>>::all(client.clone()));
     let (mut namespaces, mut pods) = (pin!(namespaces), pin!(pods));
     let mut seen = Seen::default();
-    let mut changed = false;
+    let mut due: Option<Instant> = None;
     loop {
+        let wait = due.unwrap_or_else(|| Instant::now() + IDLE);
         // Nothing is lost: events stay in their streams, and what was collected stays where it is.
-        tokio::select! {
+        let after = tokio::select! {
             () = drain.cut() => return,
+            changed = leads.changed() => if changed.is_err() { return } else { Duration::ZERO },
             event = namespaces.next() => match event {
-                Some(event) => seen.note_namespace(event),
+                Some(event) => { seen.note_namespace(event); COLLECT },
                 None => return,
             },
             event = pods.next() => match event {
-                Some(event) => seen.note_pod(event),
+                Some(event) => { seen.note_pod(event); COLLECT },
                 None => return,
             },
-            () = sleep(COLLECT), if changed => {
+            () = sleep_until(wait) => {
+                due = None;
                 if *leads.borrow() {
-                    seen.look(&client).await;
+                    // A read that is cut off is made again.
+                    tokio::select! {
+                        () = drain.cut() => return,
+                        () = seen.look(&client) => {}
+                    }
                     metrics.set_not_injected(seen.counts());
                 } else {
                     metrics.set_not_injected([]);
                 }
-                changed = seen.has_more();
-                continue;
+                match seen.next_look() {
+                    Some(after) => after,
+                    None => continue,
+                }
             }
-        }
-        changed = true;
+        };
+        // The first change sets the time, and those that follow do not put it off.
+        due = due.or_else(|| Some(Instant::now() + after));
     }
 }
 
@@ -119,54 +141,73 @@ impl Seen {
 
     fn note_pod(&mut self, event: watcher::Event<PartialObjectMeta<Pod>>) {
         match event {
-            watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) => {
-                let (name, bare) = read(pod.metadata);
-                match bare {
-                    Some(bare) => self.pods.insert(name, bare),
-                    None => self.pods.remove(&name),
-                };
+            watcher::Event::Apply(pod) => drop(self.put(pod)),
+            watcher::Event::InitApply(pod) => {
+                let name = self.put(pod);
+                self.listed.insert(name);
             }
             watcher::Event::Delete(pod) => {
                 self.pods.remove(&read(pod.metadata).0);
             }
-            watcher::Event::Init => self.pods.clear(),
-            watcher::Event::InitDone => {}
+            // What is known stays known: a list that begins again is no news of each.
+            watcher::Event::Init => self.listed.clear(),
+            watcher::Event::InitDone => {
+                let listed = std::mem::take(&mut self.listed);
+                self.pods.retain(|name, _| listed.contains(name));
+            }
         }
+    }
+
+    fn put(&mut self, pod: PartialObjectMeta<Pod>) -> PodName {
+        let (name, bare) = read(pod.metadata);
+        let before = self.pods.remove(&name);
+        if let Some(mut bare) = bare {
+            if let Some(before) = before.filter(|before| before.uid == bare.uid) {
+                bare.is_due = before.is_due || before.version != bare.version;
+                (bare.found, bare.has_failed) = (before.found, before.has_failed);
+            }
+            self.pods.insert(name.clone(), bare);
+        }
+        name
     }
 
     /// Whether a pod should have a proxy, by the labels that the webhook goes by.
     fn is_wanted(&self, (namespace, _): &PodName, bare: &Bare) -> bool {
-        let label = bare.label.as_ref().or_else(|| self.namespaces.get(namespace)).map(String::as_str);
-        !SYSTEM_NAMESPACES.contains(&namespace.as_str()) && label == Some(ENABLED)
+        let says = |label: Option<&String>, what: &str| label.is_some_and(|label| label == what);
+        let of_namespace = self.namespaces.get(namespace);
+        let wants =
+            says(bare.label.as_ref(), ENABLED) || (says(of_namespace, ENABLED) && !says(bare.label.as_ref(), DISABLED));
+        wants && !SYSTEM_NAMESPACES.contains(&namespace.as_str())
     }
 
-    fn has_more(&self) -> bool {
-        self.pods.iter().any(|(name, bare)| bare.found.is_none() && self.is_wanted(name, bare))
+    /// Pods that are to be read, those that could not be read before last.
+    fn due(&self) -> Vec<PodName> {
+        let due = self.pods.iter().filter(|(name, bare)| bare.is_due && self.is_wanted(name, bare));
+        let (failed, new): (Vec<_>, Vec<_>) = due.partition(|(_, bare)| bare.has_failed);
+        new.into_iter().chain(failed).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// When to look again though nothing changes.
+    fn next_look(&self) -> Option<Duration> {
+        let due = self.due();
+        let first = due.first().and_then(|name| self.pods.get(name))?;
+        Some(if first.has_failed { RETRY } else { COLLECT })
     }
 
     /// Finds out of some pods why they have no proxy, and tells of it.
     async fn look(&mut self, client: &Client) {
-        let unknown = self.pods.iter().filter(|(name, bare)| bare.found.is_none() && self.is_wanted(name, bare));
-        let unknown: Vec<PodName> = unknown.take(AT_ONCE).map(|(name, _)| name.clone()).collect();
-        for (namespace, name) in unknown {
-            let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-            let found = match pods.get_opt(&name).await {
-                Ok(pod) => pod.as_ref().and_then(why),
-                Err(error) => {
-                    tracing::warn!(%error, namespace, name, "a pod without a proxy cannot be read");
-                    return;
-                }
+        for name in self.due().into_iter().take(AT_ONCE) {
+            let looked = match self.pods.get(&name) {
+                Some(bare) => look_at(client, &name, bare).await,
+                None => continue,
             };
-            let Some(bare) = self.pods.get_mut(&(namespace.clone(), name.clone())) else { continue };
-            bare.found = Some(found);
-            if let Some(reason) = found {
-                let told = event(&namespace, &name, &bare.uid, reason);
-                let events: Api<Event> = Api::namespaced(client.clone(), &namespace);
-                match events.create(&PostParams::default(), &told).await {
-                    Ok(_) => tracing::info!(namespace, name, reason = reason.as_str(), "a pod has no proxy"),
-                    // Told before, by us or by whoever led before us.
-                    Err(kube::Error::Api(status)) if status.code == 409 => {}
-                    Err(error) => tracing::warn!(%error, namespace, name, "no event could be written"),
+            let Some(bare) = self.pods.get_mut(&name) else { continue };
+            match looked {
+                Ok(found) => (bare.found, bare.is_due, bare.has_failed) = (found, false, false),
+                Err(error) => {
+                    bare.has_failed = true;
+                    let (namespace, name) = &name;
+                    tracing::warn!(%error, namespace, name, "what a pod without a proxy lacks cannot be told");
                 }
             }
         }
@@ -176,12 +217,31 @@ impl Seen {
     fn counts(&self) -> BTreeMap<&'static str, i64> {
         let mut counts: BTreeMap<_, _> = NotInjected::ALL.iter().map(|reason| (reason.as_str(), 0)).collect();
         for (name, bare) in &self.pods {
-            if let Some(Some(reason)) = bare.found.filter(|_| self.is_wanted(name, bare)) {
+            if let Some(reason) = bare.found.filter(|_| self.is_wanted(name, bare)) {
                 *counts.entry(reason.as_str()).or_insert(0) += 1;
             }
         }
         counts
     }
+}
+
+/// Reads a pod, and writes the event where it lacks a proxy for a reason that was not told yet.
+async fn look_at(
+    client: &Client,
+    (namespace, name): &PodName,
+    bare: &Bare,
+) -> Result<Option<NotInjected>, kube::Error> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let found = pods.get_opt(name).await?.as_ref().and_then(why);
+    let Some(reason) = found.filter(|_| found != bare.found) else { return Ok(found) };
+    let events: Api<Event> = Api::namespaced(client.clone(), namespace);
+    match events.create(&PostParams::default(), &event(namespace, name, &bare.uid, reason)).await {
+        Ok(_) => tracing::info!(namespace, name, reason = reason.as_str(), "a pod has no proxy"),
+        // Told before, by us or by whoever led before us.
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        Err(error) => return Err(error),
+    }
+    Ok(found)
 }
 
 /// What a pod's metadata says of it; nothing where it has a proxy, wants none, or goes.
@@ -192,7 +252,8 @@ fn read(mut meta: ObjectMeta) -> (PodName, Option<Bare>) {
     if injected || meta.deletion_timestamp.is_some() || label.as_deref() == Some(DISABLED) {
         return (name, None);
     }
-    (name, Some(Bare { uid: meta.uid.unwrap_or_default(), label, found: None }))
+    let (uid, version) = (meta.uid.unwrap_or_default(), meta.resource_version.unwrap_or_default());
+    (name, Some(Bare { uid, version, label, found: None, is_due: true, has_failed: false }))
 }
 
 /// Why a pod has no proxy; `None` for one that has run to its end.
@@ -273,7 +334,8 @@ mod tests {
             ("shop", Some(ENABLED), None, false, true),
             ("shop", Some(ENABLED), None, true, false),
             ("shop", Some(ENABLED), Some(DISABLED), false, false),
-            ("shop", Some(ENABLED), Some("odd"), false, false),
+            ("shop", Some(ENABLED), Some("odd"), false, true),
+            ("shop", None, Some("odd"), false, false),
             ("shop", None, Some(ENABLED), false, true),
             ("shop", Some(DISABLED), Some(ENABLED), false, true),
             ("shop", None, None, false, false),
@@ -283,7 +345,7 @@ mod tests {
             seen.namespaces.extend(of_namespace.map(|label| (namespace.to_owned(), label.to_owned())));
             let ((_, name), bare) = read(meta(of_pod, injected));
             seen.pods.extend(bare.map(|bare| ((namespace.to_owned(), name), bare)));
-            assert_eq!(seen.has_more(), want, "{namespace} {of_namespace:?} {of_pod:?} {injected}");
+            assert_eq!(!seen.due().is_empty(), want, "{namespace} {of_namespace:?} {of_pod:?} {injected}");
         }
     }
 
@@ -306,17 +368,59 @@ mod tests {
         assert_eq!(why(&found), Some(NotInjected::Static));
     }
 
-    #[test]
-    fn a_pod_that_changes_is_looked_at_again_and_one_that_goes_is_not_counted() {
-        let partial = || PartialObjectMeta::<Pod> { metadata: meta(None, false), ..PartialObjectMeta::default() };
+    fn partial(version: &str) -> PartialObjectMeta<Pod> {
+        let metadata = ObjectMeta { resource_version: Some(version.to_owned()), ..meta(None, false) };
+        PartialObjectMeta { metadata, ..PartialObjectMeta::default() }
+    }
+
+    /// One pod that was read and found to be older than its label.
+    fn known() -> Seen {
         let mut seen = Seen::default();
         seen.namespaces.insert("shop".to_owned(), ENABLED.to_owned());
-        seen.note_pod(watcher::Event::Apply(partial()));
-        seen.pods.values_mut().for_each(|bare| bare.found = Some(Some(NotInjected::Older)));
-        assert_eq!((seen.has_more(), seen.counts()[NotInjected::Older.as_str()]), (false, 1));
-        seen.note_pod(watcher::Event::Apply(partial()));
-        assert!(seen.has_more());
-        seen.note_pod(watcher::Event::Delete(partial()));
-        assert_eq!((seen.has_more(), seen.counts()[NotInjected::Older.as_str()]), (false, 0));
+        seen.note_pod(watcher::Event::Apply(partial("1")));
+        for bare in seen.pods.values_mut() {
+            (bare.found, bare.is_due) = (Some(NotInjected::Older), false);
+        }
+        seen
+    }
+
+    fn older(seen: &Seen) -> i64 {
+        seen.counts()[NotInjected::Older.as_str()]
+    }
+
+    #[test]
+    fn a_pod_that_changes_is_looked_at_again_and_counts_until_then() {
+        let mut seen = known();
+        assert_eq!((seen.due().len(), older(&seen)), (0, 1));
+        seen.note_pod(watcher::Event::Apply(partial("2")));
+        assert_eq!((seen.due().len(), older(&seen)), (1, 1));
+        seen.note_pod(watcher::Event::Delete(partial("3")));
+        assert_eq!((seen.due().len(), older(&seen)), (0, 0));
+    }
+
+    #[test]
+    fn a_list_that_begins_again_is_no_news_of_who_is_still_there() {
+        let mut seen = known();
+        for event in [watcher::Event::Init, watcher::Event::InitApply(partial("1")), watcher::Event::InitDone] {
+            seen.note_pod(event);
+            assert_eq!((seen.due().len(), older(&seen)), (0, 1));
+        }
+        seen.note_pod(watcher::Event::Init);
+        seen.note_pod(watcher::Event::InitDone);
+        assert_eq!(older(&seen), 0, "it went while nobody watched");
+    }
+
+    #[test]
+    fn a_pod_that_cannot_be_read_does_not_stand_in_the_way_of_others() {
+        let mut seen = known();
+        for bare in seen.pods.values_mut() {
+            (bare.is_due, bare.has_failed) = (true, true);
+        }
+        assert_eq!(seen.next_look(), Some(RETRY));
+        let mut other = partial("1");
+        other.metadata.name = Some("zebra".to_owned());
+        seen.note_pod(watcher::Event::Apply(other));
+        assert_eq!(seen.due().first().map(|(_, name)| name.as_str()), Some("zebra"));
+        assert_eq!(seen.next_look(), Some(COLLECT));
     }
 }

@@ -233,5 +233,7 @@ fn pattern(matched: wire::PathMatch) -> Result<PathPattern, Invalid> {
     match required(matched.kind).at("kind")? {
         Kind::Exact(s) => Ok(PathPattern::Exact(path(s).at("exact")?)),
         Kind::Prefix(s) => Ok(PathPattern::Prefix(path(s).at("prefix")?)),
+        // Policies know none, and must not take one for every path.
+        Kind::GrpcMethod(_) => Err(Problem::Missing.into()).at("kind"),
     }
 }

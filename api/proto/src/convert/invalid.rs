@@ -100,6 +100,9 @@ pub enum Problem {
         /// The most that is valid.
         max: u64,
     },
+    /// Not a scheme of URLs that a redirect may name.
+    #[error("{0:?} is neither http nor https")]
+    Scheme(String),
     /// Characters that do not belong into a text.
     #[error("{0:?} has control characters")]
     Text(String),

@@ -53,10 +53,8 @@ impl TryFrom<wire::HttpRule> for HttpRule {
         };
         let prefix = rule.only_prefix();
         agree(FiltersOf::Rule(prefix), &rule.filters)?;
-        rule.backends
-            .iter()
-            .try_for_each(|backend| agree(FiltersOf::Backend(prefix), &backend.filters))
-            .at("backends")?;
+        let whose = FiltersOf::Backend { prefix, rule: &rule.filters };
+        rule.backends.iter().try_for_each(|backend| agree(whose, &backend.filters)).at("backends")?;
         Ok(rule)
     }
 }
@@ -87,7 +85,7 @@ impl TryFrom<wire::HttpMatch> for HttpMatch {
     type Error = Invalid;
 
     fn try_from(matched: wire::HttpMatch) -> Result<Self, Invalid> {
-        let wire::HttpMatch { path, method: verb, headers, query, grpc_method } = matched;
+        let wire::HttpMatch { path, method: verb, headers, query } = matched;
         let headers = list(headers, bounds::MATCH_FIELDS_MAX, |field| {
             let value = text(field.value, bounds::FIELD_VALUE_BYTES_MAX).at("value")?;
             Ok(HeaderMatch { name: header_name(&field.name).at("name")?, value: Arc::from(value) })
@@ -102,13 +100,7 @@ impl TryFrom<wire::HttpMatch> for HttpMatch {
         .at("query")?;
         distinct(&query, |q: &QueryMatch| &*q.name).at("query")?;
         Ok(Self {
-            path: match (path, optional_text(grpc_method, bounds::PATH_BYTES_MAX).at("grpc_method")?) {
-                (Some(path), None) => Some(path.try_into().at("path")?),
-                (None, method) => method.map(PathMatch::GrpcMethod),
-                (Some(_), Some(_)) => {
-                    return Err(Problem::Contradiction("a path stands there as well").into()).at("grpc_method");
-                }
-            },
+            path: path.map(PathMatch::try_from).transpose().at("path")?,
             method: if verb.is_empty() { None } else { Some(method(&verb).at("method")?) },
             headers,
             query,
@@ -119,17 +111,9 @@ impl TryFrom<wire::HttpMatch> for HttpMatch {
 impl From<&HttpMatch> for wire::HttpMatch {
     fn from(matched: &HttpMatch) -> Self {
         let HttpMatch { path, method, headers, query } = matched;
-        use wire::path_match::Kind;
         let pair = |name: &str, value: &str| wire::NameValue { name: name.to_owned(), value: value.to_owned() };
-        let (kind, grpc_method) = match path {
-            None => (None, String::new()),
-            Some(PathMatch::Exact(s)) => (Some(Kind::Exact(s.to_string())), String::new()),
-            Some(PathMatch::Prefix(s)) => (Some(Kind::Prefix(s.to_string())), String::new()),
-            Some(PathMatch::GrpcMethod(s)) => (None, s.to_string()),
-        };
         Self {
-            path: kind.map(|kind| wire::PathMatch { kind: Some(kind) }),
-            grpc_method,
+            path: path.as_ref().map(Into::into),
             method: method.as_ref().map(|m| m.as_str().to_owned()).unwrap_or_default(),
             headers: headers.iter().map(|h| pair(h.name.as_str(), &h.value)).collect(),
             query: query.iter().map(|q| pair(&q.name, &q.value)).collect(),
@@ -145,7 +129,22 @@ impl TryFrom<wire::PathMatch> for PathMatch {
         match required(matched.kind).at("kind")? {
             Kind::Exact(s) => Ok(Self::Exact(path(s).at("exact")?)),
             Kind::Prefix(s) => Ok(Self::Prefix(path(s).at("prefix")?)),
+            Kind::GrpcMethod(s) => {
+                required(optional_text(s, bounds::PATH_BYTES_MAX)?).at("grpc_method").map(Self::GrpcMethod)
+            }
         }
+    }
+}
+
+impl From<&PathMatch> for wire::PathMatch {
+    fn from(matched: &PathMatch) -> Self {
+        use wire::path_match::Kind;
+        let kind = match matched {
+            PathMatch::Exact(s) => Kind::Exact(s.to_string()),
+            PathMatch::Prefix(s) => Kind::Prefix(s.to_string()),
+            PathMatch::GrpcMethod(s) => Kind::GrpcMethod(s.to_string()),
+        };
+        Self { kind: Some(kind) }
     }
 }
 
@@ -217,7 +216,7 @@ impl TryFrom<wire::Redirect> for Redirect {
                 "" => None,
                 "http" => Some(UrlScheme::Http),
                 "https" => Some(UrlScheme::Https),
-                _ => return Err(Problem::Missing.into()).at("scheme"),
+                other => return Err(Problem::Scheme(shown(other, 128)).into()).at("scheme"),
             },
             hostname: hostname(host).at("hostname")?,
             path: path.map(PathModifier::try_from).transpose().at("path")?,

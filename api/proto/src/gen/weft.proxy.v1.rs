@@ -271,13 +271,10 @@ pub struct HttpMatch {
     pub headers: ::prost::alloc::vec::Vec<NameValue>,
     #[prost(message, repeated, tag = "4")]
     pub query: ::prost::alloc::vec::Vec<NameValue>,
-    /// In place of a path: a gRPC method of any service. Empty: none.
-    #[prost(string, tag = "5")]
-    pub grpc_method: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PathMatch {
-    #[prost(oneof = "path_match::Kind", tags = "1, 2")]
+    #[prost(oneof = "path_match::Kind", tags = "1, 2, 3")]
     pub kind: ::core::option::Option<path_match::Kind>,
 }
 /// Nested message and enum types in `PathMatch`.
@@ -288,6 +285,9 @@ pub mod path_match {
         Exact(::prost::alloc::string::String),
         #[prost(string, tag = "2")]
         Prefix(::prost::alloc::string::String),
+        /// A gRPC method of any service; of routes alone.
+        #[prost(string, tag = "3")]
+        GrpcMethod(::prost::alloc::string::String),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -27,7 +27,7 @@ pub(super) fn read(
 ) -> Vec<HttpFilter> {
     let consequence = match whose {
         FiltersOf::Rule(_) => "the rule answers 500",
-        FiltersOf::Backend(_) => "its share is answered 500",
+        FiltersOf::Backend { .. } => "its share is answered 500",
     };
     let mut read = Vec::new();
     for (i, filter) in filters.iter().enumerate() {
@@ -101,7 +101,9 @@ fn path_modifier(written: &written::Path<'_>) -> Result<PathModifier, String> {
         if path.is_empty() || is_url_path(path) {
             return Ok(Arc::from(path));
         }
-        Err(format!("{name} {path:?} is not a path that begins with '/', or has characters that a URL encodes"))
+        Err(format!(
+            "{name} {path:?} is not a path that begins with '/' and has one reading, or has characters that a URL encodes"
+        ))
     };
     match (written.kind.as_str(), written.full, written.prefix) {
         // No path is written as none (RFC 9110 §4.2.3): "/" says the same.

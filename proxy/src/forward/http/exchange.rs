@@ -116,13 +116,13 @@ impl Http {
     ) -> Result<LetIn, Stop> {
         let Some(permit) = self.requests.try_acquire() else { return Err(Reason::Overloaded.into()) };
         request.check()?;
+        if session.drain.is_draining() || session.farewell.is_said() {
+            responder.close_after();
+        }
         strip_weft(request.headers_mut());
         let admitted = self.admit(session, request, record)?;
         record.traffic.route = admitted.routed().route().cloned();
         prepare(session, request, &admitted, record)?;
-        if session.drain.is_draining() || session.farewell.is_said() {
-            responder.close_after();
-        }
         Ok(LetIn { admitted, permit })
     }
 

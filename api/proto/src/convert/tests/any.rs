@@ -174,7 +174,7 @@ fn filter() -> impl Strategy<Value = HttpFilter> {
 
 /// A filter that may stand in a list once; no prefix is replaced, so that it fits every rule.
 fn url_filter() -> impl Strategy<Value = HttpFilter> {
-    let path = || option::of(arc("/[a-z0-9%~/]{0,12}").prop_map(PathModifier::Full));
+    let path = || option::of(arc("/([a-z0-9~]{1,4}/){0,3}").prop_map(PathModifier::Full));
     let host = || option::of(arc(label()));
     let scheme = option::of(prop_oneof![Just(UrlScheme::Http), Just(UrlScheme::Https)]);
     let redirect = (scheme, host(), path(), option::of(1u16..), 0..REDIRECT_CODES.len());

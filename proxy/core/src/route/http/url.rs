@@ -39,13 +39,15 @@ impl NewPath {
         match self {
             Self::Full(full) => Cow::Borrowed(full),
             Self::Prefix { matched, replacement } => {
-                let Some(rest) = path.strip_prefix(&**matched) else { return Cow::Borrowed(path) };
+                // Whole segments: that is how the rule was found.
+                let rest = path.strip_prefix(&**matched).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+                let Some(rest) = rest else { return Cow::Borrowed(path) };
                 // One slash between the two, and never an empty path (the table of Gateway API's HTTPPathModifier).
                 let start = replacement.strip_suffix('/').unwrap_or(replacement);
                 match (start, rest) {
                     ("", "") => Cow::Borrowed("/"),
                     ("", rest) => Cow::Borrowed(rest),
-                    (_, "") => Cow::Borrowed(replacement),
+                    (start, "") => Cow::Borrowed(start),
                     (start, rest) => Cow::Owned(format!("{start}{rest}")),
                 }
             }
@@ -179,6 +181,8 @@ mod tests {
             ("/foo/bar", "/foo/", "/xyz", "/xyz/bar"),
             ("/foo/bar", "/foo/", "/xyz/", "/xyz/bar"),
             ("/foo", "/foo", "/xyz", "/xyz"),
+            ("/foo", "/foo", "/xyz/", "/xyz"),
+            ("/foobar", "/foo", "/xyz", "/foobar"),
             ("/foo/", "/foo", "/xyz", "/xyz/"),
             ("/foo/bar", "/foo", "", "/bar"),
             ("/foo/", "/foo", "", "/"),

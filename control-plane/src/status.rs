@@ -139,6 +139,7 @@ mod tests {
             name: (*name).to_owned(),
             version: 1,
             generation: None,
+            is_newest: true,
             accepted: true,
             resolved_refs: true,
             problems: Vec::new(),

@@ -81,6 +81,8 @@ type Table<E> = BTreeMap<Name, Slot<E>>;
 struct Slot<E> {
     /// What is in force: of the last version that was understood. `None`: there was none.
     entry: Option<E>,
+    /// Whether it is the newest version that is in force.
+    is_newest: bool,
     /// What is wrong with the newest version.
     problems: Vec<Problem>,
     /// When what is in force changed last.

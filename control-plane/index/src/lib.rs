@@ -26,4 +26,4 @@ mod index;
 
 pub use index::{Affected, Changes, Index, IndexConfig, WorkloadFacts};
 pub use object::{Kind, Object, ObjectKey};
-pub use problem::{Condition, ObjectStatus, Problem};
+pub use problem::{Condition, ObjectStatus, Problem, Reason};

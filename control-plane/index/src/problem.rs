@@ -7,6 +7,8 @@ use std::fmt;
 pub struct Problem {
     /// Which promise it breaks.
     pub condition: Condition,
+    /// Why, in Gateway API's word for it.
+    pub reason: Reason,
     /// Where: `spec.rules[0].filters[1]`.
     pub field: String,
     /// What is wrong and what follows from it.
@@ -18,29 +20,66 @@ pub struct Problem {
 pub enum Condition {
     /// Part of the resource is not in force.
     Accepted,
-    /// Another resource stands in its place.
-    Conflicted,
     /// Nothing is broken, but the author will want to know.
     Notice,
     /// A reference does not resolve.
     ResolvedRefs,
 }
 
+/// Why a promise is broken: the reasons of Gateway API's conditions (v1.6, `shared_types.go` and those of its kinds of routes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// What is referred to is not there.
+    BackendNotFound,
+    /// Another resource stands in its place.
+    Conflicted,
+    /// Filters that cannot be honoured together.
+    IncompatibleFilters,
+    /// A kind of backend that is not known.
+    InvalidKind,
+    /// The parent is not there, or has no such port.
+    NoMatchingParent,
+    /// Nothing lets it refer to another namespace.
+    RefNotPermitted,
+    /// A value that cannot be honoured.
+    UnsupportedValue,
+}
+
+impl Reason {
+    /// As a condition says it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BackendNotFound => "BackendNotFound",
+            Self::Conflicted => "Conflicted",
+            Self::IncompatibleFilters => "IncompatibleFilters",
+            Self::InvalidKind => "InvalidKind",
+            Self::NoMatchingParent => "NoMatchingParent",
+            Self::RefNotPermitted => "RefNotPermitted",
+            Self::UnsupportedValue => "UnsupportedValue",
+        }
+    }
+}
+
 impl Problem {
-    pub(crate) fn refused(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { condition: Condition::Accepted, field: field.into(), message: message.into() }
+    fn new(condition: Condition, reason: Reason, field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { condition, reason, field: field.into(), message: message.into() }
     }
 
-    pub(crate) fn conflicted(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { condition: Condition::Conflicted, field: field.into(), message: message.into() }
+    /// With a reason that says more than its condition's usual one.
+    pub(crate) fn because(self, reason: Reason) -> Self {
+        Self { reason, ..self }
+    }
+
+    pub(crate) fn refused(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(Condition::Accepted, Reason::UnsupportedValue, field, message)
     }
 
     pub(crate) fn unresolved(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { condition: Condition::ResolvedRefs, field: field.into(), message: message.into() }
+        Self::new(Condition::ResolvedRefs, Reason::BackendNotFound, field, message)
     }
 
     pub(crate) fn notice(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { condition: Condition::Notice, field: field.into(), message: message.into() }
+        Self::new(Condition::Notice, Reason::UnsupportedValue, field, message)
     }
 }
 
@@ -55,6 +94,8 @@ impl fmt::Display for Problem {
 pub struct ObjectStatus {
     /// When it last changed: every key that it concerns has its effect from this version on.
     pub version: u64,
+    /// Whether the newest version is in force, in part at least; otherwise the last good one is, if there was one.
+    pub is_newest: bool,
     /// Whether all of it is in force.
     pub accepted: bool,
     /// Whether all its references resolve.
@@ -64,9 +105,9 @@ pub struct ObjectStatus {
 }
 
 impl ObjectStatus {
-    pub(crate) fn new(version: u64, problems: Vec<Problem>) -> Self {
+    pub(crate) fn new(version: u64, is_newest: bool, problems: Vec<Problem>) -> Self {
         let none = |condition| !problems.iter().any(|p| p.condition == condition);
-        let accepted = none(Condition::Accepted) && none(Condition::Conflicted);
-        Self { version, accepted, resolved_refs: none(Condition::ResolvedRefs), problems }
+        let (accepted, resolved_refs) = (none(Condition::Accepted), none(Condition::ResolvedRefs));
+        Self { version, is_newest, accepted, resolved_refs, problems }
     }
 }

@@ -9,7 +9,7 @@ use weft_model::policy::RetryPolicy;
 use weft_model::route::{FiltersOf, HttpFilter, HttpMatch, HttpRule, Timeouts};
 
 use crate::object::{Kind, Name};
-use crate::problem::Problem;
+use crate::problem::{Problem, Reason};
 use crate::read::{Read, at_most, port};
 
 mod filters;
@@ -216,8 +216,9 @@ fn backends(
         let broken = problems.len() > before;
         let target = match backend_target(route, backend) {
             Ok(target) => Some(target),
-            Err(message) => {
-                problems.push(Problem::unresolved(&*field, format!("{message}; its share is answered 500")));
+            Err((reason, message)) => {
+                let message = format!("{message}; its share is answered 500");
+                problems.push(Problem::unresolved(&*field, message).because(reason));
                 None
             }
         };
@@ -233,18 +234,24 @@ fn backends(
     backends
 }
 
-fn backend_target((route, parents): Owner<'_>, backend: &written::BackendRef<'_>) -> Result<(Name, u16), String> {
+fn backend_target(
+    (route, parents): Owner<'_>,
+    backend: &written::BackendRef<'_>,
+) -> Result<(Name, u16), (Reason, String)> {
     let group = backend.group.unwrap_or_default();
     let kind = backend.kind.unwrap_or("Service");
     if !group.is_empty() || kind != "Service" {
-        return Err(format!("{kind} is not a kind of backend that is known; only Service is"));
+        let message = format!("{kind} is not a kind of backend that is known; only Service is");
+        return Err((Reason::InvalidKind, message));
     }
     let namespace = backend.namespace.unwrap_or(&route.namespace);
     let target = Name::new(namespace, backend.name);
     // Who may attach to a Service of another namespace may send there what it would get anyway (GEP-1426, consumer routes).
     if *namespace != *route.namespace && !parents.iter().any(|parent| parent.service == target) {
-        return Err(format!("no ReferenceGrant lets a route of {} refer to namespace {namespace}", route.namespace));
+        let message = format!("no ReferenceGrant lets a route of {} refer to namespace {namespace}", route.namespace);
+        return Err((Reason::RefNotPermitted, message));
     }
-    let number = backend.port.and_then(port).ok_or_else(|| "a Service needs a port".to_owned())?;
+    let number =
+        backend.port.and_then(port).ok_or_else(|| (Reason::BackendNotFound, "a Service needs a port".to_owned()))?;
     Ok((target, number))
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use weft_index::{Condition, ObjectKey, ObjectStatus};
+use weft_index::{Condition, ObjectKey, ObjectStatus, Reason};
 use weft_model::WorkloadName;
 
 use super::{Hub, State};
@@ -51,6 +51,8 @@ pub struct ResourceReport {
     /// What Kubernetes calls the newest version, in force or not; `None` for a directory's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
+    /// Whether the newest version is in force, in part at least; otherwise the last good one is, if there was one.
+    pub is_newest: bool,
     /// Whether all of the newest version is in force.
     pub accepted: bool,
     /// Whether all its references resolve.
@@ -73,6 +75,8 @@ pub struct ResourceReport {
 pub struct ProblemReport {
     /// `Accepted`, `ResolvedRefs`, `Notice`, or `Parsed` where the newest version could not even be read.
     pub condition: &'static str,
+    /// Why, in Gateway API's word for it.
+    pub reason: &'static str,
     /// The field.
     pub field: String,
     /// What is wrong and what follows.
@@ -133,7 +137,8 @@ impl Hub {
 impl State {
     /// `None`: it has gone meanwhile.
     fn resource_report(&self, key: &ObjectKey) -> Option<ResourceReport> {
-        let never = ObjectStatus { version: 0, accepted: false, resolved_refs: true, problems: Vec::new() };
+        let never =
+            ObjectStatus { version: 0, is_newest: false, accepted: false, resolved_refs: true, problems: Vec::new() };
         let has_file = || self.file_problems(key).next().is_some();
         let status = self.index.status(key).or_else(|| has_file().then_some(never))?;
         let mut problems: Vec<ProblemReport> = status
@@ -142,20 +147,21 @@ impl State {
             .map(|problem| ProblemReport {
                 condition: match problem.condition {
                     Condition::Accepted => "Accepted",
-                    Condition::Conflicted => "Conflicted",
                     Condition::Notice => "Notice",
                     Condition::ResolvedRefs => "ResolvedRefs",
                 },
+                reason: problem.reason.as_str(),
                 field: problem.field.clone(),
                 message: problem.message.clone(),
             })
             .collect();
-        let mut accepted = status.accepted;
+        let (mut accepted, mut is_newest) = (status.accepted, status.is_newest);
         for problem in self.file_problems(key) {
-            accepted = false;
+            (accepted, is_newest) = (false, false);
             let kept = if status.version > 0 { "; the last good version stays in force" } else { "" };
             let message = format!("{}: {}{kept}", problem.place(), problem.message);
-            problems.push(ProblemReport { condition: "Parsed", field: problem.field.clone(), message });
+            let reason = Reason::UnsupportedValue.as_str();
+            problems.push(ProblemReport { condition: "Parsed", reason, field: problem.field.clone(), message });
         }
         let spread = self.spread_of(key, status.version);
         let running = spread.concerned.values().filter(|running| **running).count();
@@ -166,6 +172,7 @@ impl State {
             name: key.name.to_string(),
             version: status.version,
             generation: self.generations.get(key).copied(),
+            is_newest,
             accepted,
             resolved_refs: status.resolved_refs,
             problems,

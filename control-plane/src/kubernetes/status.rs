@@ -2,7 +2,7 @@
 //! Nobody but us writes the status of our own kinds. That of a route belongs to every controller that has a part in it, so that we
 //! change our own entries and leave the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -16,7 +16,7 @@ use weft_crds::{RefusedBy, ResourceStatus};
 use weft_index::Kind;
 use weft_runtime::drain::Drain;
 
-use crate::hub::{Hub, ResourceReport};
+use crate::hub::{Hub, ProblemReport, ResourceReport};
 use crate::source::kubernetes::resource;
 use crate::status::{COLLECT, SHARE_MAX};
 
@@ -124,21 +124,19 @@ fn own_status(report: &ResourceReport) -> ResourceStatus {
     let refused = report.refused_by.iter();
     ResourceStatus {
         accepted: report.accepted,
-        problems: problems(report, |_condition| true),
+        problems: texts(report.problems.iter()),
         proxies: report.proxies.clone(),
         refused_by: refused.map(|by| RefusedBy { workload: by.workload.clone(), reason: by.reason.clone() }).collect(),
     }
 }
 
-/// What is wrong in words, of the conditions that are asked for.
-fn problems(report: &ResourceReport, of: impl Fn(&str) -> bool) -> Vec<String> {
-    let found = report.problems.iter().filter(|problem| of(problem.condition));
-    let mut texts: Vec<String> = found
-        .map(|problem| match problem.field.as_str() {
-            "" => problem.message.clone(),
-            field => format!("{field}: {}", problem.message),
-        })
-        .collect();
+/// What is wrong, in words.
+fn texts<'a>(problems: impl Iterator<Item = &'a ProblemReport>) -> Vec<String> {
+    let text = |problem: &ProblemReport| match problem.field.as_str() {
+        "" => problem.message.clone(),
+        field => format!("{field}: {}", problem.message),
+    };
+    let mut texts: Vec<String> = problems.map(text).collect();
     if texts.len() > PROBLEMS_MAX {
         let more = texts.len() - PROBLEMS_MAX;
         texts.truncate(PROBLEMS_MAX);
@@ -165,15 +163,11 @@ fn route_parents(route: &Value, report: &ResourceReport, now: &Value) -> Option<
     let before = list(&route["status"]["parents"]);
     let (ours, others): (Vec<Value>, Vec<Value>) =
         before.iter().cloned().partition(|entry| entry["controllerName"] == CONTROLLER);
-    // GEP-1294 has a word of its own for a route that gives way to one of another kind.
-    let conflicted = report.problems.iter().any(|problem| problem.condition == "Conflicted");
-    let bad = if conflicted { "Conflicted" } else { "UnsupportedValue" };
-    let mine = list(&route["spec"]["parentRefs"]).into_iter().filter(is_service).map(|parent| {
-        let old = ours.iter().find(|entry| entry["parentRef"] == parent);
-        let conditions = [
-            condition(report, old, now, "Accepted", &["Accepted", "Conflicted", "Parsed"], bad),
-            condition(report, old, now, "ResolvedRefs", &["ResolvedRefs"], "BackendNotFound"),
-        ];
+    let rules = route["spec"]["rules"].as_array().map_or(0, Vec::len);
+    let parents = list(&route["spec"]["parentRefs"]);
+    let mine = parents.into_iter().enumerate().filter(|(_, parent)| is_service(parent)).map(|(at, parent)| {
+        let old = ours.iter().find(|entry| entry["parentRef"] == parent).map(|old| list(&old["conditions"]));
+        let conditions = merged(old.unwrap_or_default(), conditions(report, at, rules), report.generation, now);
         json!({"parentRef": parent, "controllerName": CONTROLLER, "conditions": conditions})
     });
     let after: Vec<Value> = others.into_iter().chain(mine).collect();
@@ -187,30 +181,94 @@ fn is_service(parent: &Value) -> bool {
     is("kind", "Service", "Gateway") && is("group", "", "gateway.networking.k8s.io")
 }
 
-/// A condition (Gateway API: `metav1.Condition`), whose time is that of its last change.
-fn condition(report: &ResourceReport, old: Option<&Value>, now: &Value, name: &str, of: &[&str], bad: &str) -> Value {
-    let wrong = problems(report, |condition| of.contains(&condition));
-    let status = if wrong.is_empty() { "True" } else { "False" };
-    let conditions = old.and_then(|old| old["conditions"].as_array()).map(Vec::as_slice).unwrap_or_default();
-    let before = conditions.iter().find(|condition| condition["type"] == name && condition["status"] == status);
-    json!({
-        "type": name,
-        "status": status,
-        "reason": if wrong.is_empty() { name } else { bad },
-        "message": wrong.join("; "),
-        "observedGeneration": report.generation,
-        "lastTransitionTime": before.map_or(now, |before| &before["lastTransitionTime"]),
-    })
+/// What is said of a route at one of its parents.
+struct Said {
+    kind: &'static str,
+    holds: bool,
+    reason: &'static str,
+    message: String,
+}
+
+/// Conditions of a route at its `parent`th parent; of those that may be absent, the ones that hold.
+///
+/// A route with a rule in force is accepted, and what of it is not in force makes it `PartiallyInvalid` (Gateway API,
+/// `RouteParentStatus`).
+fn conditions(report: &ResourceReport, parent: usize, rules: usize) -> Vec<Said> {
+    let here = |problem: &&ProblemReport| index(&problem.field, "spec.parentRefs[").is_none_or(|at| at == parent);
+    let of = |conditions: &[&str]| -> Vec<&ProblemReport> {
+        report.problems.iter().filter(here).filter(|it| conditions.contains(&it.condition)).collect()
+    };
+    let (of_rules, of_all): (Vec<_>, Vec<_>) =
+        of(&["Accepted", "Parsed"]).into_iter().partition(|it| index(&it.field, "spec.rules[").is_some());
+    let broken: BTreeSet<usize> = of_rules.iter().filter_map(|problem| broken_rule(&problem.field)).collect();
+    let holds = report.is_newest && of_all.is_empty() && (rules == 0 || broken.len() < rules);
+    let mut said = Vec::new();
+    if holds {
+        said.push(Said { kind: "Accepted", holds, reason: "Accepted", message: String::new() });
+        if !of_rules.is_empty() {
+            let message = format!("Dropped Rule: {}", words(&of_rules));
+            said.push(Said { kind: "PartiallyInvalid", holds: true, reason: "UnsupportedValue", message });
+        }
+    } else {
+        let wrong: Vec<_> = of_all.into_iter().chain(of_rules).collect();
+        let reason = wrong.first().map_or("UnsupportedValue", |first| first.reason);
+        said.push(Said { kind: "Accepted", holds, reason, message: words(&wrong) });
+    }
+    let unresolved = of(&["ResolvedRefs"]);
+    let reason = unresolved.first().map_or("ResolvedRefs", |first| first.reason);
+    let message = words(&unresolved);
+    said.push(Said { kind: "ResolvedRefs", holds: unresolved.is_empty(), reason, message });
+    said
+}
+
+/// The number in a field of a list, as in `spec.rules[3].filters`.
+fn index(field: &str, list: &str) -> Option<usize> {
+    field.strip_prefix(list)?.split_once(']')?.0.parse().ok()
+}
+
+/// The rule that a problem puts out of force: of its filters, or of it as a whole. Others leave a part of it out.
+fn broken_rule(field: &str) -> Option<usize> {
+    let (_, rest) = field.strip_prefix("spec.rules[")?.split_once(']')?;
+    if rest.is_empty() || rest.starts_with(".filters") { index(field, "spec.rules[") } else { None }
+}
+
+fn words(problems: &[&ProblemReport]) -> String {
+    texts(problems.iter().copied()).join("; ")
+}
+
+/// Puts our conditions (`metav1.Condition`) among those that stand there: others' stay where they are, and a time is that of the last
+/// change.
+fn merged(mut old: Vec<Value>, said: Vec<Said>, generation: Option<i64>, now: &Value) -> Vec<Value> {
+    old.retain(|it| it["type"] != "PartiallyInvalid" || said.iter().any(|said| said.kind == "PartiallyInvalid"));
+    for Said { kind, holds, reason, message } in said {
+        let status = if holds { "True" } else { "False" };
+        let at = old.iter().position(|it| it["type"] == kind);
+        let before = at.and_then(|at| old.get(at)).filter(|it| it["status"] == status);
+        let since = before.map_or_else(|| now.clone(), |before| before["lastTransitionTime"].clone());
+        let new = json!({
+            "type": kind,
+            "status": status,
+            "reason": reason,
+            "message": message,
+            "observedGeneration": generation,
+            "lastTransitionTime": since,
+        });
+        match at.and_then(|at| old.get_mut(at)) {
+            Some(place) => *place = new,
+            None => old.push(new),
+        }
+    }
+    old
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::ProblemReport;
 
     fn report(problems: &[(&'static str, &str, &str)]) -> ResourceReport {
         let problem = |(condition, field, message): &(&'static str, &str, &str)| ProblemReport {
             condition,
+            reason: if *condition == "Conflicted" { condition } else { "UnsupportedValue" },
             field: (*field).to_owned(),
             message: (*message).to_owned(),
         };
@@ -220,6 +278,7 @@ mod tests {
             name: "cart".to_owned(),
             version: 7,
             generation: Some(3),
+            is_newest: true,
             accepted: problems.is_empty(),
             resolved_refs: true,
             problems: problems.iter().map(problem).collect(),
@@ -262,12 +321,49 @@ mod tests {
         assert_eq!((&resolved["status"], &resolved["lastTransitionTime"]), (&json!("False"), &json!("t3")));
         assert_eq!(resolved["message"], "spec.rules[0]: there is no Service x");
 
-        let conflicted = report(&[("Conflicted", "spec.parentRefs[0]", "another comes first")]);
-        let third = route_parents(&route, &conflicted, &json!("t3")).unwrap();
-        let accepted = &third[1]["conditions"][0];
-        assert_eq!((&accepted["status"], &accepted["reason"]), (&json!("False"), &json!("Conflicted")));
-
         route["spec"]["parentRefs"] = json!([{"name": "gateway"}]);
         assert_eq!(route_parents(&route, &report(&[]), &json!("t4")).unwrap(), [theirs], "no part in it any more");
+    }
+
+    /// Status and reason of each condition at a parent.
+    fn said(report: &ResourceReport, parent: usize, rules: usize) -> Vec<(&'static str, bool, &'static str)> {
+        conditions(report, parent, rules).iter().map(|said| (said.kind, said.holds, said.reason)).collect()
+    }
+
+    #[test]
+    fn a_parent_is_told_what_concerns_it() {
+        let mut one = report(&[("Accepted", "spec.parentRefs[1]", "there is no Service x")]);
+        one.problems[0].reason = "NoMatchingParent";
+        let resolved = ("ResolvedRefs", true, "ResolvedRefs");
+        assert_eq!(said(&one, 0, 1), [("Accepted", true, "Accepted"), resolved]);
+        assert_eq!(said(&one, 1, 1), [("Accepted", false, "NoMatchingParent"), resolved]);
+    }
+
+    #[test]
+    fn a_route_with_a_rule_in_force_is_accepted_in_part() {
+        let resolved = ("ResolvedRefs", true, "ResolvedRefs");
+        let partly = [("Accepted", true, "Accepted"), ("PartiallyInvalid", true, "UnsupportedValue"), resolved];
+        let not = [("Accepted", false, "UnsupportedValue"), resolved];
+        let filter = ("Accepted", "spec.rules[0].filters[1]", "CORS is not supported");
+        assert_eq!(said(&report(&[filter]), 0, 2), partly);
+        assert_eq!(said(&report(&[filter]), 0, 1), not, "no rule is left");
+        assert_eq!(said(&report(&[("Accepted", "spec.rules[0].timeouts.request", "odd")]), 0, 1), partly);
+        assert_eq!(said(&report(&[("Accepted", "spec.rules", "too many")]), 0, 2), not);
+        assert_eq!(said(&ResourceReport { is_newest: false, ..report(&[filter]) }, 0, 2), not, "an older one holds");
+        let told = conditions(&report(&[filter]), 0, 2);
+        assert_eq!(told[1].message, "Dropped Rule: spec.rules[0].filters[1]: CORS is not supported");
+    }
+
+    #[test]
+    fn conditions_of_others_stay_where_they_are_and_a_mended_route_is_whole() {
+        let now = json!("t2");
+        let theirs = json!({"type": "example.org/Seen", "status": "True"});
+        let partly = json!({"type": "PartiallyInvalid", "status": "True", "lastTransitionTime": "t1"});
+        let accepted = json!({"type": "Accepted", "status": "True", "lastTransitionTime": "t1"});
+        let merged = merged(vec![partly, theirs.clone(), accepted], conditions(&report(&[]), 0, 1), Some(4), &now);
+        let kinds: Vec<_> = merged.iter().map(|it| it["type"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["example.org/Seen", "Accepted", "ResolvedRefs"]);
+        assert_eq!((&merged[0], &merged[1]["lastTransitionTime"]), (&theirs, &json!("t1")));
+        assert_eq!((&merged[1]["observedGeneration"], &merged[2]["lastTransitionTime"]), (&json!(4), &now));
     }
 }

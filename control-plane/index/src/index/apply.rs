@@ -363,7 +363,9 @@ fn put<K: Ord + Clone, E: PartialEq>(
     version: u64,
 ) -> Option<Option<E>> {
     let Read { entry, mut problems } = read;
-    let slot = table.entry(name.clone()).or_insert(Slot { entry: None, problems: Vec::new(), version });
+    let slot =
+        table.entry(name.clone()).or_insert(Slot { entry: None, is_newest: false, problems: Vec::new(), version });
+    slot.is_newest = entry.is_some();
     let Some(entry) = entry else {
         if slot.entry.is_some() {
             problems.push(Problem::notice("", "the last good version stays in force"));

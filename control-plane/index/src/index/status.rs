@@ -14,7 +14,7 @@ use crate::object::{Kind, Name, ObjectKey};
 use crate::policies::Target;
 use crate::policies::authorization::Scope as AuthzScope;
 use crate::policies::mesh::{MeshEntry, Scope};
-use crate::problem::{ObjectStatus, Problem};
+use crate::problem::{ObjectStatus, Problem, Reason};
 use crate::routes::RouteEntry;
 use crate::services::ServiceEntry;
 use crate::workloads::WorkloadEntry;
@@ -147,14 +147,16 @@ impl Index {
             match self.service_entry(&parent.service) {
                 None => {
                     let message = format!("there is no Service {}", parent.service);
-                    problems.push(Problem::refused(&*parent.field, message));
+                    problems.push(Problem::refused(&*parent.field, message).because(Reason::NoMatchingParent));
                 }
                 Some(service) if service.ports_meant(parent.port, parent.section.as_deref()).next().is_none() => {
                     let message = format!("Service {} has no such port", parent.service);
-                    problems.push(Problem::refused(&*parent.field, message));
+                    problems.push(Problem::refused(&*parent.field, message).because(Reason::NoMatchingParent));
                 }
                 Some(service) => {
+                    let (mut meant, mut conflicts) = (0, Vec::new());
                     for (port, _) in service.ports_meant(parent.port, parent.section.as_deref()) {
+                        meant += 1;
                         let key = service.key(port);
                         let in_force = self.routes_of(&route.name.namespace, service, port);
                         let first = in_force.first().filter(|first| first.kind != route.kind);
@@ -167,9 +169,16 @@ impl Index {
                                 "{} is attached to {key} too, whose kind comes before {}",
                                 first.id, route.kind
                             );
-                            problems.push(Problem::conflicted(&*parent.field, message));
+                            conflicts.push(message);
                         }
                     }
+                    // Where it holds on some ports of a parent, it is attached to it.
+                    let is_out = conflicts.len() == meant;
+                    problems.extend(conflicts.into_iter().map(|message| {
+                        let field = parent.field.as_str();
+                        if is_out { Problem::refused(field, message) } else { Problem::notice(field, message) }
+                            .because(Reason::Conflicted)
+                    }));
                 }
             }
         }
@@ -254,5 +263,5 @@ fn status<E>(slot: &Slot<E>, more: impl FnOnce(&E, &mut Vec<Problem>)) -> Option
     if let Some(entry) = &slot.entry {
         more(entry, &mut problems);
     }
-    Some(ObjectStatus::new(slot.version, problems))
+    Some(ObjectStatus::new(slot.version, slot.is_newest, problems))
 }

@@ -12,7 +12,7 @@ use weft_model::route::{
 };
 
 use super::written;
-use crate::problem::Problem;
+use crate::problem::{Problem, Reason};
 use crate::read::port;
 
 /// What a redirect answers where nothing is said (Gateway API).
@@ -39,7 +39,8 @@ pub(super) fn read(
         }
     }
     if let Some(why) = whose.contradiction(&read) {
-        problems.push(Problem::refused(format!("{field}.filters"), format!("{why}; {consequence}")));
+        let problem = Problem::refused(format!("{field}.filters"), format!("{why}; {consequence}"));
+        problems.push(problem.because(Reason::IncompatibleFilters));
     }
     read
 }

@@ -351,7 +351,7 @@ fn routes_of_one_kind_apply_to_a_port_and_the_other_is_told_so() {
     };
     assert_eq!(ids(&index), ["GRPCRoute/shop/r"]);
     let told = status(&index, Kind::HttpRoute, "r");
-    assert!(!told.accepted && told.problems[0].condition == Condition::Conflicted, "{told:?}");
+    assert!(!told.accepted && told.problems[0].reason == crate::Reason::Conflicted, "{told:?}");
     assert!(told.problems[0].message.starts_with("GRPCRoute/shop/r is attached to "), "{told:?}");
     assert!(status(&index, Kind::GrpcRoute, "r").accepted);
 

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use weft_model::policy::{
     AuthzAction, AuthzPolicy, AuthzRule, BackendPolicy, DefaultAuthorization, MtlsMode, PeerMatch,
 };
+use weft_model::probes::Probes;
 use weft_model::resources::{
     EgressMode, EndpointsDelta, InboundPort, InboundSpec, Lifecycle, MeshSpec, ServiceSpec, TelemetrySpec,
 };
@@ -135,6 +136,7 @@ pub(super) fn config(name: &str, settings: Settings, ports: Ports) -> Config {
         requests_max: settings.requests_max,
         destination_idle: Duration::from_secs(300),
         drain_deadline: Duration::from_secs(5),
+        probes: Probes::default(),
         log: "info".to_owned(),
         log_json: false,
     }

@@ -30,7 +30,7 @@ pub const RETRY_CODES_MAX: usize = 500;
 pub const RETRY_FLOOR_MAX: u32 = 1_000_000;
 /// Ports of one workload about which something is said.
 pub const INBOUND_PORTS_MAX: usize = 4_096;
-/// Paths of one port that stay open under default deny.
+/// Paths of one port that stay open under default deny, for probes and for scrapes each.
 pub const OPEN_PATHS_MAX: usize = 64;
 /// Authorization policies that select one workload.
 pub const AUTHZ_POLICIES_MAX: usize = 1_024;

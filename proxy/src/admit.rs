@@ -75,7 +75,8 @@ pub(crate) fn inbound(
 ) -> Result<Admitted, Refusal> {
     let request = asked.request.map(|(method, path)| L7View { method, path });
     let is_closed = asked.peer.is_none() && policies.mtls(asked.port) == MtlsMode::Strict;
-    if is_closed && !is_probe(policies, asked) {
+    // The kubelet and scrapers have no identity.
+    if is_closed && !policies.is_open(asked.port, request) {
         return Err(Reason::PlaintextRefused.into());
     }
     policies.audit(asked.port, asked.peer, request, |policy| decided(Some(policy), Decided::Audit));
@@ -89,13 +90,6 @@ pub(crate) fn inbound(
             Err(Refusal { reason: Reason::Authorization, policy: by.cloned() })
         }
     }
-}
-
-/// Whether a request is the kubelet's, which has no identity: it reads a path that is probed, written exactly so. Otherwise what is
-/// judged here and what the application reads might be two things.
-fn is_probe(policies: &Policies, asked: Asked<'_>) -> bool {
-    let Some((method, Some(path))) = asked.request else { return false };
-    path.is_unchanged() && policies.is_open(asked.port, Some(L7View { method, path: Some(path) }))
 }
 
 /// What a policy did.

@@ -377,7 +377,8 @@ pub(super) fn inbound_spec(name: &str) -> InboundSpec {
 }
 
 pub(super) fn inbound_port(port: u16, protocol: AppProtocol) -> InboundPort {
-    InboundPort { port, protocol, mtls: MtlsMode::Permissive, service: None, open_paths: Vec::new() }
+    let (probe_paths, scrape_paths) = (Vec::new(), Vec::new());
+    InboundPort { port, protocol, mtls: MtlsMode::Permissive, service: None, probe_paths, scrape_paths }
 }
 
 /// A policy about one service account.

@@ -2,4 +2,5 @@
 
 mod inject;
 mod policy;
+mod probes;
 mod traffic;

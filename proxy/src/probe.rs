@@ -6,6 +6,7 @@
 //! whose outcome is told to all who ask meanwhile: a flood does not multiply. A hook is performed for whoever knows its key, and
 //! at most once at a time.
 
+mod detour;
 mod dial;
 mod grpc;
 mod http;
@@ -23,6 +24,7 @@ use weft_model::probes::{Action, Probe, Probes};
 use weft_runtime::admin::Reply;
 use weft_runtime::task::Tasks;
 
+pub(crate) use self::detour::{Detour, Detours};
 use self::dial::Dial;
 
 /// How old an outcome may be that is told again: half of the shortest period of a probe (1 s).

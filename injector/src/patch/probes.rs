@@ -2,7 +2,8 @@
 //! proxy's admin port, and what it was is told to the proxy. All else of it stays: how often, how long, after how many failures.
 //!
 //! What is left as it was: commands, probes of another host, of a port that is not captured or is nobody's, and unless all are
-//! asked for a GET without TLS, which reaches the application by the exception that policy makes for its port and path.
+//! asked for a GET without TLS, which reaches the application by the exception that policy makes for its port and path. The proxy
+//! is told of that one too: it needs it where the application answers with a redirect.
 
 use std::time::Duration;
 
@@ -57,7 +58,7 @@ pub(super) fn rewrite(
     }
     let grace = spec.get("terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(GRACE_SECONDS);
     let rules = Rules { skipped: skipped(&settings.skip_inbound_ports), all: settings.rewrite_probes == Rewrite::All };
-    let mut found = Vec::new();
+    let mut found = Found::default();
     for list in ["initContainers", "containers"] {
         let containers = spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
         for container in containers.filter(|it| list == "containers" || it["restartPolicy"] == "Always") {
@@ -68,12 +69,24 @@ pub(super) fn rewrite(
         let message = format!("{error}; {} leaves probes as they are", super::NO_REWRITE);
         vec![Problem { field: "spec.containers".to_owned(), message }]
     };
-    let probes = Probes::new(found).map_err(problem)?;
-    if probes.is_empty() {
+    if found.rewritten.is_empty() && found.left.is_empty() {
         return Ok(None);
     }
+    let told = |probes: Vec<Probe>| Probes::new(probes)?.to_json();
+    let all = told([&found.rewritten[..], &found.left].concat());
+    // A pod is not refused for what would work without.
+    let text = all.or_else(|_| told(found.rewritten)).map_err(problem)?;
     // `$(NAME)` in a variable would be replaced by Kubernetes.
-    Ok(Some(probes.to_json().map_err(problem)?.replace('$', "$$")))
+    Ok(Some(text.replace('$', "$$")))
+}
+
+/// What the proxy is told of.
+#[derive(Default)]
+struct Found {
+    /// In whose place the proxy was put.
+    rewritten: Vec<Probe>,
+    /// What stayed as it was.
+    left: Vec<Probe>,
 }
 
 fn skipped(text: &str) -> Vec<PortRange> {
@@ -93,15 +106,19 @@ struct Rules {
 }
 
 impl Rules {
-    fn container(&self, container: &mut Value, key: &str, grace: Duration, found: &mut Vec<Probe>) {
+    fn container(&self, container: &mut Value, key: &str, grace: Duration, found: &mut Found) {
         let Some(name) = container["name"].as_str().map(str::to_owned) else { return };
         let ports = container["ports"].clone();
         let mut take = |handler: &mut Value, occasion: Occasion, timeout: Duration, key: Option<&str>| {
-            let Some(action) = self.action(handler, &ports, occasion) else { return };
+            let Some((action, needs)) = self.action(handler, &ports, occasion) else { return };
             let (container, timeout) = (name.clone(), timeout.clamp(Duration::from_secs(1), KNOB_MAX));
             let probe = Probe { container, occasion, action, timeout, key: key.map(str::to_owned) };
-            redirect(handler, &probe);
-            found.push(probe);
+            if needs || self.all {
+                redirect(handler, &probe);
+                found.rewritten.push(probe);
+            } else if Probes::new(vec![probe.clone()]).is_ok() {
+                found.left.push(probe);
+            }
         };
         for (field, occasion) in PROBES {
             let Some(handler) = container.get_mut(field) else { continue };
@@ -115,25 +132,23 @@ impl Rules {
         }
     }
 
-    /// What the proxy would have to do; `None` where the kubelet is to go on doing it.
-    fn action(&self, handler: &Value, ports: &Value, occasion: Occasion) -> Option<Action> {
+    /// What the proxy would have to do, and whether it has to; `None` where it cannot.
+    fn action(&self, handler: &Value, ports: &Value, occasion: Occasion) -> Option<(Action, bool)> {
         let get = handler.get("httpGet").filter(|it| it.is_object());
         // Kubernetes takes this one from before there was any other, and does nothing.
         let tcp = handler.get("tcpSocket").filter(|it| it.is_object() && !occasion.is_hook());
         let grpc = handler.get("grpc").filter(|it| it.is_object());
         let action = if let Some(get) = get {
             let tls = get["scheme"].as_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
-            if !(tls || occasion.is_hook() || self.all) {
-                return None;
-            }
             let path = target(get["path"].as_str().unwrap_or_default());
-            Action::Http(HttpGet { port: self.port(get, ports)?, tls, path, headers: headers(get) })
+            let get = HttpGet { port: self.port(get, ports)?, tls, path, headers: headers(get) };
+            (Action::Http(get), tls || occasion.is_hook())
         } else if let Some(tcp) = tcp {
-            Action::Tcp { port: self.port(tcp, ports)? }
+            (Action::Tcp { port: self.port(tcp, ports)? }, true)
         } else {
             let grpc = grpc?;
             let service = grpc["service"].as_str().unwrap_or_default().to_owned();
-            Action::Grpc { port: self.port(grpc, ports)?, service }
+            (Action::Grpc { port: self.port(grpc, ports)?, service }, true)
         };
         Some(action)
     }

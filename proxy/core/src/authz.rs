@@ -99,6 +99,8 @@ struct PortPolicy {
     first_allow: Option<usize>,
     needs_l7: bool,
     judges_paths: bool,
+    /// Whether something that is no probe may be refused to who has no identity.
+    may_refuse_strangers: bool,
 }
 
 impl Policies {
@@ -166,6 +168,12 @@ impl Policies {
     pub fn is_open(&self, port: u16, request: Option<L7View<'_>>) -> bool {
         request.and_then(|request| request.path).is_some_and(NormalPath::is_unchanged)
             && self.port(port).is_open(request)
+    }
+
+    /// Whether the request is a probe for which an exception is made, on a port where others without an identity may be refused.
+    pub fn is_excepted(&self, port: u16, request: L7View<'_>) -> bool {
+        let policy = self.port(port);
+        policy.may_refuse_strangers && policy.is_probe(Some(request))
     }
 
     /// What the port is declared to speak.

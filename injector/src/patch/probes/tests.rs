@@ -34,8 +34,6 @@ fn every_kind_of_probe_becomes_what_it_has_to() {
         (json!({"httpGet": {"port": 1, "scheme": "HTTPS", "path": "ok?a=b c#d"}}), Some(get(1, true, "/ok?a=b%20c"))),
         (json!({"httpGet": {"port": 1, "scheme": "HTTPS", "path": "/é{}%2f"}}), Some(get(1, true, "/%C3%A9%7B%7D%2f"))),
         // As it was.
-        (json!({"httpGet": {"port": 8080, "path": "/healthz?full=1"}}), None),
-        (json!({"httpGet": {"port": 8080, "scheme": "HTTP"}}), None),
         (json!({"exec": {"command": ["true"]}}), None),
         (json!({"tcpSocket": {"port": 3306, "host": "192.0.2.1"}}), None),
         (json!({"httpGet": {"port": 1, "scheme": "HTTPS", "host": "cart.example"}}), None),
@@ -47,7 +45,7 @@ fn every_kind_of_probe_becomes_what_it_has_to() {
         (json!({}), None),
     ] {
         let before = spec(json!({"readinessProbe": handler}));
-        let (after, told) = rewritten(before.clone(), &PodSettings::default());
+        let (after, told) = rewritten(before, &PodSettings::default());
         assert_eq!(told.iter().map(|probe| probe.action.clone()).next(), want, "{handler}");
         let want = match want {
             Some(_) => json!({"httpGet": {"path": "/probe/cart/readiness", "port": 14003, "scheme": "HTTP"}}),
@@ -55,6 +53,27 @@ fn every_kind_of_probe_becomes_what_it_has_to() {
         };
         assert_eq!(after["containers"][0]["readinessProbe"], want, "{handler}");
     }
+}
+
+#[test]
+fn a_plain_probe_stays_and_the_proxy_is_told_of_it() {
+    let plain = json!({"httpGet": {"port": "api", "path": "/healthz?full=1"}});
+    let (after, told) = rewritten(spec(json!({"readinessProbe": plain})), &PodSettings::default());
+    assert_eq!(after["containers"][0]["readinessProbe"], plain);
+    assert_eq!(
+        told.iter().map(|probe| probe.action.clone()).collect::<Vec<_>>(),
+        [get(8080, false, "/healthz?full=1")]
+    );
+    // What it cannot be told of does not matter: it is only needed for redirects.
+    let long = json!({"httpGet": {"port": 1, "path": "a".repeat(2000)}});
+    let (after, told) = rewritten(spec(json!({"readinessProbe": long})), &PodSettings::default());
+    assert!(after["containers"][0]["readinessProbe"] == long && told.is_empty());
+    // Nor if it is all too much.
+    let header = json!({"name": "x", "value": "a".repeat(4000)});
+    let many = json!({"port": 1, "httpHeaders": vec![header; 20]});
+    let probes = json!({"readinessProbe": {"httpGet": many}, "livenessProbe": {"tcpSocket": {"port": 1}}});
+    let (_, told) = rewritten(spec(probes), &PodSettings::default());
+    assert_eq!(told.iter().map(Probe::path).collect::<Vec<_>>(), ["/probe/cart/liveness"]);
 }
 
 #[test]
@@ -129,13 +148,18 @@ fn settings_say_what_is_left_alone() {
     let skip = |ports: &str| PodSettings { skip_inbound_ports: ports.to_owned(), ..PodSettings::default() };
     let how = |rewrite_probes| PodSettings { rewrite_probes, ..PodSettings::default() };
     for (settings, want) in [
-        (skip("3306,9001-9002"), vec![Occasion::Startup]),
-        (skip("9000-9002"), vec![Occasion::Liveness]),
+        (skip("3306,9001-9002"), vec!["startupProbe"]),
+        (skip("9000-9002"), vec!["livenessProbe"]),
         (how(Rewrite::None), vec![]),
-        (how(Rewrite::All), vec![Occasion::Liveness, Occasion::Readiness, Occasion::Startup]),
+        (how(Rewrite::All), vec!["livenessProbe", "readinessProbe", "startupProbe"]),
     ] {
-        let (_, told) = rewritten(spec(probes.clone()), &settings);
-        assert_eq!(told.iter().map(|probe| probe.occasion).collect::<Vec<_>>(), want, "{settings:?}");
+        let (after, told) = rewritten(spec(probes.clone()), &settings);
+        let container = &after["containers"][0];
+        let turned = |field: &&str| container[field]["httpGet"]["port"] == 14003;
+        let fields: Vec<&str> =
+            ["livenessProbe", "readinessProbe", "startupProbe"].into_iter().filter(turned).collect();
+        assert_eq!(fields, want, "{settings:?}");
+        assert_eq!(told.is_empty(), settings.rewrite_probes == Rewrite::None, "{settings:?}");
     }
 }
 

@@ -51,6 +51,7 @@ fn compile_port(spec: &InboundSpec, port: Option<u16>, known: Option<&InboundPor
         first_allow: None,
         needs_l7: false,
         judges_paths: false,
+        may_refuse_strangers: false,
     };
     for (number, policy) in spec.authz.iter().enumerate().filter(|(_, policy)| covers(&policy.ports)) {
         if policy.action == AuthzAction::Allow {
@@ -70,10 +71,13 @@ fn compile_port(spec: &InboundSpec, port: Option<u16>, known: Option<&InboundPor
         compiled.needs_l7 = true;
         compiled.judges_paths = true;
     }
+    let is_strict = compiled.mtls == MtlsMode::Strict;
+    let may_deny = !compiled.deny.anybody.is_empty();
+    compiled.may_refuse_strangers = may_refuse || is_strict || may_deny;
     // What is denied as bytes may be a probe.
-    compiled.needs_l7 |= !compiled.probe_paths.is_empty() && !compiled.deny.anybody.is_empty();
+    compiled.needs_l7 |= !compiled.probe_paths.is_empty() && may_deny;
     // Where the port is declared to carry bytes, what they are is looked at only where plaintext would be refused.
-    compiled.needs_l7 |= compiled.mtls == MtlsMode::Strict && compiled.protocol == AppProtocol::Opaque;
+    compiled.needs_l7 |= is_strict && compiled.protocol == AppProtocol::Opaque;
     compiled
 }
 

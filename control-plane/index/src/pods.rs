@@ -122,7 +122,8 @@ fn probes(spec: &PodSpec, problems: &mut Vec<Problem>) -> BTreeMap<u16, BTreeSet
     let mut open = BTreeMap::<u16, BTreeSet<Arc<str>>>::new();
     for container in containers(spec) {
         let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
-        for get in probes.into_iter().flatten().filter_map(|probe| probe.http_get.as_ref()) {
+        let gets = probes.into_iter().flatten().filter_map(|probe| probe.http_get.as_ref());
+        for get in gets.filter(|get| is_plain_and_ours(get)) {
             let Some(number) = probed_port(get, container).filter(|port| *port != ADMIN_PORT) else { continue };
             let path = path_of(get.path.as_deref().unwrap_or_default());
             let paths = open.entry(number).or_default();
@@ -136,6 +137,12 @@ fn probes(spec: &PodSpec, problems: &mut Vec<Problem>) -> BTreeMap<u16, BTreeSet
         }
     }
     open
+}
+
+/// Whether it is the pod that is asked, and in the clear: nothing is seen of the paths in the application's own TLS.
+fn is_plain_and_ours(get: &HTTPGetAction) -> bool {
+    let is_tls = get.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
+    !is_tls && get.host.as_deref().is_none_or(str::is_empty)
 }
 
 fn probed_port(get: &HTTPGetAction, container: &Container) -> Option<u16> {
@@ -262,6 +269,10 @@ mod tests {
             pod["spec"]["initContainers"][0]["startupProbe"] = by_proxy("/ready");
             pod["spec"]["containers"][0]["readinessProbe"] = by_proxy("/probe/cart/readiness");
             pod["spec"]["containers"][0]["livenessProbe"] = json!({"httpGet": {"path": "/live", "port": 8080}});
+            let tls = json!({"httpGet": {"path": "/tls", "port": 8443, "scheme": "HTTPS"}});
+            let other = json!({"httpGet": {"path": "/other", "port": 8080, "host": "192.0.2.1"}});
+            let others = json!([{"name": "b", "readinessProbe": tls, "livenessProbe": other}]);
+            pod["spec"]["containers"].as_array_mut().unwrap().extend(others.as_array().unwrap().clone());
         });
         assert_eq!(paths(&entry.entry.flatten().unwrap().probes), [(8080, vec!["/live"])]);
     }

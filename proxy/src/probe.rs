@@ -200,5 +200,14 @@ fn log(probe: &Probe, was_well: bool, outcome: &Outcome) {
     }
 }
 
+/// See [`crate::fuzzing::follow_redirect`].
+pub(crate) fn follow_redirect(port: u16, target: &str, location: &str) -> Option<(u16, String)> {
+    let page = location::Page { tls: false, port, target: target.to_owned() };
+    match location::follow(&page, IpAddr::from([10, 0, 0, 7]), location) {
+        location::Followed::Here { page, .. } => Some((page.port, page.target)),
+        location::Followed::Elsewhere | location::Followed::Nowhere => None,
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -342,7 +342,13 @@ async fn who_goes_away_does_not_begin_another_run() {
             () = async { while taken.load(Ordering::SeqCst) == 0 { tokio::task::yield_now().await } } => {}
         }
     }
-    assert_eq!(taken.load(Ordering::SeqCst), 1);
+    // Connections are taken in the order in which they were made.
+    let _last = TcpStream::connect((OWN, port)).await.unwrap();
+    while taken.load(Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    tokio::task::yield_now().await;
+    assert_eq!(taken.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
@@ -415,6 +421,7 @@ async fn a_hook_is_an_answer_or_none_and_once_at_a_time() {
         _ = inner.hook(declared, OWN) => panic!("nobody answers"),
         reply = second => assert_eq!(reply, Reply::Cut),
     }
+    assert_eq!(taken.load(Ordering::SeqCst), 1, "the second is not passed on");
     // Who gave up makes room.
     assert_eq!(declared.place.available_permits(), 1);
 }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use ipnet::IpNet;
 use weft_init::PortRange;
-use weft_model::kubernetes::{SETTINGS_PREFIX as PREFIX, SKIP_INBOUND_PORTS};
+use weft_model::kubernetes::{REWRITE_PROBES, SETTINGS_PREFIX as PREFIX, SKIP_INBOUND_PORTS};
 
 /// What a pod says about its proxy. Quantities are Kubernetes' own (`100m`, `64Mi`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,20 @@ pub struct PodSettings {
     pub memory_request: Option<String>,
     /// Memory that the proxy gets at most.
     pub memory_limit: Option<String>,
+    /// Which probes and hooks the proxy performs for the kubelet.
+    pub rewrite_probes: Rewrite,
+}
+
+/// Which probes and hooks of a pod the proxy performs in the kubelet's place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rewrite {
+    /// Every one that goes over the network.
+    All,
+    /// Those that would not get through, or would ask the proxy and not the application.
+    #[default]
+    Needed,
+    /// None.
+    None,
 }
 
 /// A setting that makes no sense.
@@ -84,6 +98,14 @@ impl PodSettings {
             "proxy-cpu-limit" => self.cpu_limit = quantity(value)?,
             "proxy-memory-request" => self.memory_request = quantity(value)?,
             "proxy-memory-limit" => self.memory_limit = quantity(value)?,
+            REWRITE_PROBES => {
+                self.rewrite_probes = match value {
+                    "all" => Rewrite::All,
+                    "needed" => Rewrite::Needed,
+                    "none" => Rewrite::None,
+                    _ => return Err("is not all, needed or none".to_owned()),
+                }
+            }
             _ => return Err(format!("is for a setting that does not exist; there are {}", NAMES.join(", "))),
         }
         Ok(())
@@ -91,7 +113,7 @@ impl PodSettings {
 }
 
 /// Every setting.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 10] = [
     SKIP_INBOUND_PORTS,
     "skip-outbound-ports",
     "skip-outbound-cidrs",
@@ -101,6 +123,7 @@ pub const NAMES: [&str; 9] = [
     "proxy-cpu-limit",
     "proxy-memory-request",
     "proxy-memory-limit",
+    REWRITE_PROBES,
 ];
 
 fn parts(value: &str) -> impl Iterator<Item = &str> {
@@ -157,6 +180,7 @@ mod tests {
             ("config.weft.dev/drain-seconds", "45"),
             ("config.weft.dev/proxy-cpu-request", "0.5"),
             ("config.weft.dev/proxy-memory-limit", "128Mi"),
+            ("config.weft.dev/rewrite-probes", "all"),
             ("example.org/other", "anything"),
         ])
         .unwrap();
@@ -167,6 +191,7 @@ mod tests {
             drain_seconds: Some(45),
             cpu_request: Some("0.5".to_owned()),
             memory_limit: Some("128Mi".to_owned()),
+            rewrite_probes: Rewrite::All,
             ..PodSettings::default()
         };
         assert_eq!(settings, want);
@@ -183,9 +208,10 @@ mod tests {
             ("config.weft.dev/proxy-cpu-limit", "0"),
             ("config.weft.dev/proxy-memory-limit", "1 GB"),
             ("config.weft.dev/skip-inbound-port", "80"),
+            ("config.weft.dev/rewrite-probes", "false"),
         ])
         .unwrap_err();
-        assert_eq!(problems.len(), 8, "{problems:#?}");
+        assert_eq!(problems.len(), 9, "{problems:#?}");
         assert!(
             problems.iter().any(|problem| problem.contains("skip-inbound-port]") && problem.contains("does not exist"))
         );

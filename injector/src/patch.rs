@@ -6,9 +6,13 @@
 
 use serde_json::{Map, Value, json};
 
+mod probes;
+
 use weft_model::kubernetes::{
-    DISABLED, INIT_CONTAINER, INJECT_LABEL, PROXY_CONTAINER, TOKEN_AUDIENCE, TRUST_ANCHORS_KEY, TRUST_BUNDLE,
+    ADMIN_PORT, DISABLED, INIT_CONTAINER, INJECT_LABEL, PROXY_CONTAINER, TOKEN_AUDIENCE, TRUST_ANCHORS_KEY,
+    TRUST_BUNDLE,
 };
+use weft_model::probes::VARIABLE as PROBES_VARIABLE;
 
 use crate::annotations::{PodSettings, Problem};
 
@@ -17,12 +21,16 @@ pub const INJECTED: &str = "weft.dev/injected-by";
 
 /// The proxy's user: the redirect leaves its connections alone (design §2).
 const PROXY_UID: u32 = weft_init::Options::PROXY_UID;
-const ADMIN_PORT: u16 = weft_init::Options::ADMIN_PORT.get();
+/// Two processes agree on it, each by its own constant.
+const _: () = assert!(weft_init::Options::ADMIN_PORT.get() == ADMIN_PORT);
 
 /// Where files are put into the containers.
 const TRUST_DIR: &str = "/var/run/weft/trust";
 const TOKEN_DIR: &str = "/var/run/weft/token";
 const STATE_DIR: &str = "/var/run/weft/state";
+
+/// What users are told who would rather have none of it.
+const NO_REWRITE: &str = "the annotation config.weft.dev/rewrite-probes: none";
 
 /// How long a token is valid (semantics 31); the kubelet renews it in time.
 const TOKEN_SECONDS: u32 = 600;
@@ -72,11 +80,20 @@ impl Skip {
     }
 }
 
-/// Adds the proxy to a pod, or to the template of one.
+/// Adds the proxy to a pod, or to the template of one: always the same to the same.
 ///
 /// # Errors
 /// Everything of the pod that makes no sense, each with its field.
 pub fn inject(pod: &Value, installation: &Installation) -> Result<Outcome, Vec<Problem>> {
+    inject_salted(pod, installation, "")
+}
+
+/// As [`inject`]. `salt` goes into the keys of hooks: with one that nobody else knows, only who can read the pod can ask its proxy
+/// for a hook; without, also who knows all of what the pod was made of.
+///
+/// # Errors
+/// As for [`inject`].
+pub fn inject_salted(pod: &Value, installation: &Installation, salt: &str) -> Result<Outcome, Vec<Problem>> {
     if let Some(skip) = skip(pod) {
         return Ok(Outcome::Skipped(skip));
     }
@@ -87,6 +104,7 @@ pub fn inject(pod: &Value, installation: &Installation) -> Result<Outcome, Vec<P
     if !mine.is_empty() {
         return Err(mine);
     }
+    let key = probes::key(pod, salt);
     let misshapen =
         |field: &str| vec![Problem { field: field.to_owned(), message: "is not what a pod has there".to_owned() }];
     let mut pod = pod.clone();
@@ -94,8 +112,10 @@ pub fn inject(pod: &Value, installation: &Installation) -> Result<Outcome, Vec<P
     let annotations = object_in(metadata, "annotations").ok_or_else(|| misshapen("metadata.annotations"))?;
     annotations.insert(INJECTED.to_owned(), json!(env!("CARGO_PKG_VERSION")));
     let spec = pod.get_mut("spec").and_then(Value::as_object_mut).ok_or_else(|| misshapen("spec"))?;
+    let probes = probes::rewrite(spec, &settings, &key)?;
     let containers = array_in(spec, "initContainers").ok_or_else(|| misshapen("spec.initContainers"))?;
-    containers.splice(0..0, [init_container(&settings, installation), proxy_container(&settings, installation)]);
+    let proxy = proxy_container(&settings, installation, probes.as_deref());
+    containers.splice(0..0, [init_container(&settings, installation), proxy]);
     array_in(spec, "volumes").ok_or_else(|| misshapen("spec.volumes"))?.extend(volumes());
     Ok(Outcome::Injected(pod))
 }
@@ -198,7 +218,7 @@ fn init_container(settings: &PodSettings, installation: &Installation) -> Value 
     })
 }
 
-fn proxy_container(settings: &PodSettings, installation: &Installation) -> Value {
+fn proxy_container(settings: &PodSettings, installation: &Installation, probes: Option<&str>) -> Value {
     let plain = |name: &str, value: &str| json!({"name": name, "value": value});
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let mut env = vec![
@@ -215,6 +235,7 @@ fn proxy_container(settings: &PodSettings, installation: &Installation) -> Value
         plain("WEFT_LOG_FORMAT", "json"),
     ];
     env.extend(settings.log_level.as_deref().map(|level| plain("WEFT_LOG", level)));
+    env.extend(probes.map(|probes| plain(PROBES_VARIABLE, probes)));
     env.extend(settings.drain_seconds.map(|seconds| plain("WEFT_DRAIN_SECONDS", &seconds.to_string())));
     json!({
         "name": PROXY_CONTAINER,

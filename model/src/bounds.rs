@@ -30,7 +30,7 @@ pub const RETRY_CODES_MAX: usize = 500;
 pub const RETRY_FLOOR_MAX: u32 = 1_000_000;
 /// Ports of one workload about which something is said.
 pub const INBOUND_PORTS_MAX: usize = 4_096;
-/// Paths of one port that stay open under default deny.
+/// Paths of one port that stay open under default deny, for probes and for scrapes each.
 pub const OPEN_PATHS_MAX: usize = 64;
 /// Authorization policies that select one workload.
 pub const AUTHZ_POLICIES_MAX: usize = 1_024;
@@ -46,6 +46,12 @@ pub const TRUST_ANCHOR_BYTES_MAX: usize = 16 * 1024;
 pub const NETWORKS_MAX: usize = 1_024;
 /// Addresses that one proxy serves inbound.
 pub const HELLO_ADDRESSES_MAX: usize = 64;
+/// Probes and hooks of one pod that its proxy performs: five for each of 51 containers.
+pub const PROBES_MAX: usize = 256;
+/// Headers of one probe.
+pub const PROBE_HEADERS_MAX: usize = 32;
+/// All probes of a pod as text: half of what Linux takes as one environment variable (128 KiB).
+pub const PROBES_BYTES_MAX: usize = 64 * 1024;
 
 /// A name that is not a DNS name already (rule, zone, uid, version).
 pub const NAME_BYTES_MAX: usize = 253;

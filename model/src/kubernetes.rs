@@ -65,6 +65,9 @@ pub const SETTINGS_PREFIX: &str = "config.weft.dev/";
 /// The setting that names inbound ports which are not captured, after [`SETTINGS_PREFIX`].
 pub const SKIP_INBOUND_PORTS: &str = "skip-inbound-ports";
 
+/// The setting that says which probes the proxy performs, after [`SETTINGS_PREFIX`].
+pub const REWRITE_PROBES: &str = "rewrite-probes";
+
 /// The `ConfigMap` in every labelled namespace that says whom to trust.
 pub const TRUST_BUNDLE: &str = "weft-trust-bundle";
 
@@ -73,3 +76,6 @@ pub const TRUST_ANCHORS_KEY: &str = "anchors.pem";
 
 /// Whom service-account tokens are for, with no fallback (design §2).
 pub const TOKEN_AUDIENCE: &str = "identity.weft.dev";
+
+/// The proxy's port for metrics, health and probes, which the redirect leaves alone (design §2).
+pub const ADMIN_PORT: u16 = 14003;

@@ -10,6 +10,8 @@ pub mod endpoint;
 pub mod identity;
 // Names that the parts of Weft agree on inside of a cluster.
 pub mod kubernetes;
+// What the kubelet asks for by way of the proxy.
+pub mod probes;
 // Services and the protocols their ports speak.
 pub mod service;
 

@@ -169,8 +169,10 @@ pub struct InboundPort {
     pub mtls: MtlsMode,
     /// The service whose target it is, where exactly one is; for telemetry.
     pub service: Option<ServiceKey>,
-    /// Paths that stay open under default deny (probes, annotated scrapes); exact.
-    pub open_paths: Vec<Arc<str>>,
+    /// Paths that the kubelet probes, who has no identity: open to all who read, and to who has none whatever the policy; exact.
+    pub probe_paths: Vec<Arc<str>>,
+    /// Paths that annotations of the pod name for scrapes: open to all who read, unless a DENY says otherwise; exact.
+    pub scrape_paths: Vec<Arc<str>>,
 }
 
 /// Where a workload stands between start and end.

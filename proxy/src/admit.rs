@@ -9,6 +9,7 @@ use weft_proxy_core::authz::{L7View, Policies, Verdict};
 use weft_proxy_core::path::NormalPath;
 
 use crate::error::Reason;
+use crate::probe::{Detour, Detours};
 use crate::resolve::Target;
 use crate::route::Routed;
 
@@ -16,12 +17,19 @@ use crate::route::Routed;
 #[derive(Clone, Debug)]
 pub(crate) struct Admitted {
     routed: Routed,
+    /// Where the kubelet goes in place of where the application would send it on.
+    detour: Option<Detour>,
 }
 
 impl Admitted {
     /// What was decided before.
     pub(crate) fn routed(&self) -> &Routed {
         &self.routed
+    }
+
+    /// What becomes of redirects in its answer.
+    pub(crate) fn detour(&self) -> Option<&Detour> {
+        self.detour.as_ref()
     }
 }
 
@@ -48,7 +56,7 @@ pub(crate) fn outbound(target: &Target, routed: Routed, egress: EgressMode) -> R
     let leaves = matches!(target, Target::Passthrough(_));
     match egress {
         EgressMode::MeshOnly if leaves => Err(Reason::Egress.into()),
-        EgressMode::Allow | EgressMode::MeshOnly => Ok(Admitted { routed }),
+        EgressMode::Allow | EgressMode::MeshOnly => Ok(Admitted { routed, detour: None }),
     }
 }
 
@@ -61,6 +69,18 @@ pub(crate) struct Asked<'a> {
     pub(crate) peer: Option<&'a SpiffeId>,
     /// The request; `None` for bytes.
     pub(crate) request: Option<(&'a Method, Option<&'a NormalPath<'a>>)>,
+    /// What is known of probes.
+    pub(crate) detours: Option<&'a Detours>,
+}
+
+impl Asked<'_> {
+    /// The detour of a probe that only gets here because it is one.
+    fn detour(self, policies: &Policies) -> Option<Detour> {
+        let Self { port, peer, request, detours } = self;
+        let (method, Some(path)) = request? else { return None };
+        let is_excepted = peer.is_none() && policies.is_excepted(port, L7View { method, path: Some(path) });
+        detours.filter(|_| is_excepted)?.find(port, path.as_str()).cloned()
+    }
 }
 
 /// Admits what is sent to the application. `decided` is told the deciding policy and every audit that matches.
@@ -75,27 +95,21 @@ pub(crate) fn inbound(
 ) -> Result<Admitted, Refusal> {
     let request = asked.request.map(|(method, path)| L7View { method, path });
     let is_closed = asked.peer.is_none() && policies.mtls(asked.port) == MtlsMode::Strict;
-    if is_closed && !is_probe(policies, asked) {
+    // The kubelet and scrapers have no identity.
+    if is_closed && !policies.is_open(asked.port, request) {
         return Err(Reason::PlaintextRefused.into());
     }
     policies.audit(asked.port, asked.peer, request, |policy| decided(Some(policy), Decided::Audit));
     match policies.judge(asked.port, asked.peer, request) {
         Verdict::Allow { by } => {
             decided(by, Decided::Allow);
-            Ok(Admitted { routed })
+            Ok(Admitted { routed, detour: asked.detour(policies) })
         }
         Verdict::Deny { by, .. } => {
             decided(by, Decided::Deny);
             Err(Refusal { reason: Reason::Authorization, policy: by.cloned() })
         }
     }
-}
-
-/// Whether a request is the kubelet's, which has no identity: it reads a path that is probed, written exactly so. Otherwise what is
-/// judged here and what the application reads might be two things.
-fn is_probe(policies: &Policies, asked: Asked<'_>) -> bool {
-    let Some((method, Some(path))) = asked.request else { return false };
-    path.is_unchanged() && policies.is_open(asked.port, Some(L7View { method, path: Some(path) }))
 }
 
 /// What a policy did.

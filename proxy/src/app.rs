@@ -12,8 +12,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
+use weft_model::probes;
 use weft_model::resources::Lifecycle;
 use weft_proto::convert::Hello;
 use weft_proxy_core::limit::Concurrency;
@@ -31,6 +33,7 @@ use crate::config::Config;
 use crate::control::ControlPlane;
 use crate::discovery::{self, Discovery};
 use crate::identity;
+use crate::probe::Prober;
 use crate::record::{Gauge, Telemetry};
 use crate::state::StateDir;
 
@@ -263,6 +266,7 @@ fn start_admin(
     log_level: LogLevel,
     drain_asked: watch::Sender<()>,
 ) -> anyhow::Result<AdminServer> {
+    let prober = Prober::new(&config.probes, config.ports.all(), config.socket_mark).context("TLS for probes")?;
     let (metrics, known, shown, tls) = (telemetry.clone(), discovery.clone(), discovery.clone(), tls.clone());
     let builder = Admin::builder()
         .metrics(move |out| metrics.write(out))
@@ -278,6 +282,7 @@ fn start_admin(
         })
         .config(move || shown.dump().to_string())
         .log_level(log_level)
+        .below(probes::PATH_PREFIX, move |path, own| prober.clone().answer(path.to_owned(), own).boxed())
         .drain(move || {
             drain_asked.send_replace(());
         });

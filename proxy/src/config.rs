@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Parser;
+use weft_model::probes::Probes;
 use weft_model::{SpiffeId, TrustDomain, WorkloadName};
 
 /// The data plane of the Weft service mesh: one transparent proxy beside each workload.
@@ -94,6 +95,10 @@ pub struct Args {
     /// How long a drain waits for what is in flight, in seconds.
     #[arg(long, env = "WEFT_DRAIN_SECONDS", default_value_t = 30, value_name = "SECONDS")]
     drain_seconds: u64,
+
+    /// Probes and hooks that are performed for the kubelet on the admin port, as the injector writes them (default: none).
+    #[arg(long, env = "WEFT_PROBES", default_value = "", hide_default_value = true, value_name = "JSON")]
+    probes: String,
 
     /// What is logged: error, warn, info, debug, trace, or a filter such as `weft_proxy=debug`.
     #[arg(long, env = "WEFT_LOG", default_value = "info", value_name = "FILTER")]
@@ -183,6 +188,8 @@ pub struct Config {
     pub destination_idle: Duration,
     /// How long a drain waits.
     pub drain_deadline: Duration,
+    /// What is performed for the kubelet.
+    pub probes: Probes,
     /// The log filter to begin with.
     pub log: String,
     /// Whether log lines are JSON.
@@ -203,7 +210,13 @@ pub struct Ports {
 impl Ports {
     /// Whether a port is one of ours.
     pub(crate) fn contains(self, port: u16) -> bool {
-        port == self.outbound || port == self.inbound || port == self.admin
+        self.all().contains(&port)
+    }
+
+    /// Every one.
+    pub(crate) fn all(self) -> [u16; 3] {
+        let Self { outbound, inbound, admin } = self;
+        [outbound, inbound, admin]
     }
 
     /// Where the outbound listeners bind.
@@ -255,6 +268,7 @@ impl Config {
             max_requests,
             destination_idle,
             drain_seconds,
+            probes,
             log,
             log_format,
         } = args;
@@ -270,7 +284,9 @@ impl Config {
                 "WEFT_OUTBOUND_PORT, WEFT_INBOUND_PORT, WEFT_ADMIN_PORT: expected three different ports".to_owned(),
             );
         }
-        let Some(identity) = identity.filter(|_| wrong.is_empty()) else { return Err(wrong.join("\n")) };
+        let probes = Probes::parse(&probes).map_err(|error| wrong.push(format!("WEFT_PROBES: {error}"))).ok();
+        let both = identity.zip(probes).filter(|_| wrong.is_empty());
+        let Some((identity, probes)) = both else { return Err(wrong.join("\n")) };
         Ok(Self {
             control_plane,
             trust_anchors,
@@ -288,6 +304,7 @@ impl Config {
             requests_max: max_requests,
             destination_idle: Duration::from_secs(destination_idle),
             drain_deadline: Duration::from_secs(drain_seconds),
+            probes,
             log,
             log_json: log_format == "json",
         })
@@ -321,8 +338,10 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_named_at_once() {
-        let error = parse(&["--workload-namespace", "A", "--workload-name", "-", "--admin-port", "14001"]).unwrap_err();
-        for name in ["WEFT_WORKLOAD_NAMESPACE", "WEFT_WORKLOAD_NAME", "WEFT_ADMIN_PORT"] {
+        let error =
+            parse(&["--workload-namespace", "A", "--workload-name", "-", "--admin-port", "14001", "--probes", "[{}]"])
+                .unwrap_err();
+        for name in ["WEFT_WORKLOAD_NAMESPACE", "WEFT_WORKLOAD_NAME", "WEFT_ADMIN_PORT", "WEFT_PROBES"] {
             assert!(error.contains(name), "{name} is not in: {error}");
         }
     }

@@ -55,7 +55,7 @@ struct Asker {
 impl Asker {
     /// Chapters 3 and 4 for bytes.
     fn admit(&self, policies: &Policies, decided: impl FnMut(Option<&PolicyId>, Decided)) -> Result<Admitted, Reason> {
-        let asked = Asked { port: self.dst.port(), peer: self.peer.as_ref(), request: None };
+        let asked = Asked { port: self.dst.port(), peer: self.peer.as_ref(), request: None, detours: None };
         let routed = route::tcp(&Target::Application(self.dst));
         admit::inbound(policies, asked, routed, decided).map_err(|refusal| refusal.reason)
     }

@@ -62,6 +62,9 @@ mod outbound;
 // What becomes of a connection to the application.
 mod inbound;
 
+// What the kubelet asks of the application by way of the proxy: beside the story, on the admin thread.
+mod probe;
+
 // The wiring: builds all parts and joins them.
 pub mod app;
 

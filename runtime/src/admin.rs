@@ -1,17 +1,18 @@
 //! The pages a process shows to people, probes and Prometheus: a table of closures behind a small HTTP/1 server that
 //! runs on a thread of its own, so that a scrape never delays traffic and traffic never fails a probe.
 //!
-//! Closures must be quick and must not block. What shows or changes the process's inside answers only on loopback
+//! Closures must be quick and must not block; what takes its time is a future ([`AdminBuilder::below`]). What shows or changes the process's inside answers only on loopback
 //! ([`Access`]); nothing secret belongs into any page.
 
 mod serve;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use futures::future::BoxFuture;
 use http::{Method, StatusCode};
 use tokio::sync::oneshot;
 
@@ -37,6 +38,18 @@ type Read = Arc<dyn Fn() -> Answer + Send + Sync>;
 /// Gets the request's body.
 type Write = Arc<dyn Fn(&str) -> Answer + Send + Sync>;
 
+/// Gets the whole path, and the address of ours that was asked.
+type Visit = Arc<dyn Fn(&str, IpAddr) -> BoxFuture<'static, Reply> + Send + Sync>;
+
+/// What is said by something that takes its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Nothing: the connection is closed, for whoever looks at no status.
+    Cut,
+    /// A page of text.
+    Text(StatusCode, String),
+}
+
 /// What a page says.
 struct Answer {
     status: StatusCode,
@@ -52,10 +65,17 @@ struct Route {
     write: Option<(Method, Write)>,
 }
 
+/// Everything below a path.
+struct Room {
+    prefix: &'static str,
+    visit: Visit,
+}
+
 /// Collects pages, then binds.
 #[derive(Default)]
 pub struct AdminBuilder {
     routes: Vec<Route>,
+    rooms: Vec<Room>,
 }
 
 /// A bound admin server that does not serve yet.
@@ -68,6 +88,7 @@ pub struct Admin {
 /// The finished table.
 struct Pages {
     routes: Vec<Route>,
+    rooms: Vec<Room>,
 }
 
 /// A served admin server; dropping it ends the thread.
@@ -216,12 +237,25 @@ impl AdminBuilder {
         })
     }
 
+    /// GET of anything that begins with `prefix`, for everybody who reaches the port. The future runs on the admin thread: it may
+    /// wait but must not work for long. It is dropped when the client goes away, and nothing else ends it.
+    #[must_use]
+    pub fn below(
+        mut self,
+        prefix: &'static str,
+        visit: impl Fn(&str, IpAddr) -> BoxFuture<'static, Reply> + Send + Sync + 'static,
+    ) -> Self {
+        self.rooms.push(Room { prefix, visit: Arc::new(visit) });
+        self
+    }
+
     /// Binds all addresses; port 0 takes a free one for each.
     ///
     /// # Errors
     /// What the system says, naming the address.
     pub fn bind(self, addrs: &[SocketAddr]) -> io::Result<Admin> {
-        Ok(Admin { listeners: net::listen_all(addrs)?, pages: Arc::new(Pages { routes: self.routes }) })
+        let Self { routes, rooms } = self;
+        Ok(Admin { listeners: net::listen_all(addrs)?, pages: Arc::new(Pages { routes, rooms }) })
     }
 
     fn read(mut self, path: &'static str, access: Access, read: impl Fn() -> Answer + Send + Sync + 'static) -> Self {
@@ -257,6 +291,10 @@ impl Answer {
 impl Pages {
     fn find(&self, path: &str) -> Option<&Route> {
         self.routes.iter().find(|route| route.path == path)
+    }
+
+    fn room(&self, path: &str) -> Option<&Room> {
+        self.rooms.iter().find(|room| path.starts_with(room.prefix))
     }
 
     fn known(&self) -> String {

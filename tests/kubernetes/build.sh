@@ -67,7 +67,7 @@ build_pause() {
   rm -r "$root"
 }
 
-# A shell with curl and h2load: what tests run in pods that are not ours.
+# A shell with curl, h2load and openssl: what tests run in pods that are not ours.
 build_toolbox() {
   if [ "$images/toolbox.tar" -nt "$here/build.sh" ]; then return; fi
   local root file
@@ -77,7 +77,7 @@ build_toolbox() {
   install /bin/busybox "$root/bin/busybox"
   /bin/busybox --install -s "$root/bin"
   for link in "$root"/bin/*; do if [ -L "$link" ]; then ln -sfn busybox "$link"; fi; done
-  for file in /usr/bin/curl /usr/bin/h2load $(ldd /usr/bin/curl /usr/bin/h2load | grep -o '/[^ ):]*'); do
+  for file in /usr/bin/curl /usr/bin/h2load /usr/bin/openssl $(ldd /usr/bin/curl /usr/bin/h2load /usr/bin/openssl | grep -o '/[^ ):]*'); do
     mkdir -p "$root$(dirname "$file")"
     cp -L "$file" "$root$file"
   done

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use weft_model::bounds::{INBOUND_PORTS_MAX, NAME_BYTES_MAX, OPEN_PATHS_MAX, PATH_BYTES_MAX};
-use weft_model::kubernetes::{PROXY_CONTAINER, SETTINGS_PREFIX, SKIP_INBOUND_PORTS};
+use weft_model::kubernetes::{ADMIN_PORT, PROXY_CONTAINER, SETTINGS_PREFIX, SKIP_INBOUND_PORTS};
 use weft_model::{AppProtocol, SpiffeId, WorkloadName};
 
 use crate::index::IndexConfig;
@@ -18,6 +18,15 @@ use crate::workloads::{WorkloadEntry, WorkloadPortEntry};
 
 /// The zone, as Kubernetes writes it onto pods from 1.35 on.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// What users write onto pods for scrapers, by a custom that Prometheus' own examples began.
+const SCRAPE: &str = "prometheus.io/scrape";
+const SCRAPE_PORT: &str = "prometheus.io/port";
+const SCRAPE_PATH: &str = "prometheus.io/path";
+/// What scrapers read where nothing else is written.
+const SCRAPE_PATH_DEFAULT: &str = "/metrics";
+/// What they ask where no port is written, and none declared.
+const SCRAPE_PORT_DEFAULT: u16 = 80;
 
 /// Reads a Pod. An entry of `Some(None)`: it is no workload now.
 pub(crate) fn read(name: &Name, pod: &Pod, config: &IndexConfig) -> Read<Option<WorkloadEntry>> {
@@ -36,6 +45,7 @@ pub(crate) fn read(name: &Name, pod: &Pod, config: &IndexConfig) -> Read<Option<
     let mut problems = Vec::new();
     let host_network = spec.host_network.unwrap_or(false);
     let labels = pod.metadata.labels.clone().unwrap_or_default();
+    let ports = ports(spec, &mut problems);
     let zone = labels.get(ZONE_LABEL).filter(|zone| !zone.is_empty() && plain(zone, NAME_BYTES_MAX).is_ok());
     let entry = WorkloadEntry {
         name: WorkloadName { namespace: Arc::clone(&name.namespace), name: Arc::clone(&name.name) },
@@ -46,7 +56,8 @@ pub(crate) fn read(name: &Name, pod: &Pod, config: &IndexConfig) -> Read<Option<
         meshed: !host_network && containers(spec).any(|container| container.name == PROXY_CONTAINER),
         zone: zone.map(|zone| Arc::from(zone.as_str())),
         labels,
-        ports: ports(spec, &mut problems),
+        scrapes: scrapes(pod, &ports, &mut problems),
+        ports,
         uid: pod.metadata.uid.as_deref().map(Arc::from),
         skip: skipped(pod, &mut problems),
         ready: status.conditions.iter().flatten().any(|it| it.type_ == "Ready" && it.status == "True"),
@@ -105,18 +116,20 @@ fn skipped(pod: &Pod, problems: &mut Vec<Problem>) -> BTreeSet<u16> {
     skip
 }
 
-/// What the kubelet asks for in the clear, exactly (semantics 41).
+/// What the kubelet asks for in the clear, exactly (semantics 41). What it asks of the proxy, for itself or in the place of what
+/// the injector has put there, opens nothing.
 fn probes(spec: &PodSpec, problems: &mut Vec<Problem>) -> BTreeMap<u16, BTreeSet<Arc<str>>> {
     let mut open = BTreeMap::<u16, BTreeSet<Arc<str>>>::new();
     for container in containers(spec) {
         let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
-        for get in probes.into_iter().flatten().filter_map(|probe| probe.http_get.as_ref()) {
-            let Some(number) = probed_port(get, container) else { continue };
-            let path = path_of(get);
+        let gets = probes.into_iter().flatten().filter_map(|probe| probe.http_get.as_ref());
+        for get in gets.filter(|get| is_plain_and_ours(get)) {
+            let Some(number) = probed_port(get, container).filter(|port| *port != ADMIN_PORT) else { continue };
+            let path = path_of(get.path.as_deref().unwrap_or_default());
             let paths = open.entry(number).or_default();
-            if paths.len() >= OPEN_PATHS_MAX || path.len() > PATH_BYTES_MAX {
+            if paths.len() >= OPEN_PATHS_MAX || plain(&path, PATH_BYTES_MAX).is_err() {
                 let message =
-                    format!("port {number} is probed at too many or too long paths; {path:?} is not kept open");
+                    format!("port {number} is probed at too many, too long or odd paths; {path:?} is not kept open");
                 problems.push(Problem::refused("spec.containers", message));
                 continue;
             }
@@ -124,6 +137,12 @@ fn probes(spec: &PodSpec, problems: &mut Vec<Problem>) -> BTreeMap<u16, BTreeSet
         }
     }
     open
+}
+
+/// Whether it is the pod that is asked, and in the clear: nothing is seen of the paths in the application's own TLS.
+fn is_plain_and_ours(get: &HTTPGetAction) -> bool {
+    let is_tls = get.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
+    !is_tls && get.host.as_deref().is_none_or(str::is_empty)
 }
 
 fn probed_port(get: &HTTPGetAction, container: &Container) -> Option<u16> {
@@ -136,9 +155,42 @@ fn probed_port(get: &HTTPGetAction, container: &Container) -> Option<u16> {
     }
 }
 
+/// What scrapers are asked to read, exactly (semantics 41).
+fn scrapes(
+    pod: &Pod,
+    ports: &BTreeMap<u16, WorkloadPortEntry>,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<u16, BTreeSet<Arc<str>>> {
+    let annotations = pod.metadata.annotations.as_ref();
+    let written = |name: &str| annotations.and_then(|all| all.get(name)).map(|text| text.trim());
+    let mut refused = |name: &str, message: String| {
+        problems.push(Problem::refused(format!("metadata.annotations[{name}]"), message));
+        BTreeMap::new()
+    };
+    if written(SCRAPE) != Some("true") {
+        return BTreeMap::new();
+    }
+    let path = path_of(written(SCRAPE_PATH).unwrap_or(SCRAPE_PATH_DEFAULT));
+    if let Err(message) = plain(&path, PATH_BYTES_MAX) {
+        return refused(SCRAPE_PATH, format!("{message}; nothing is kept open for scrapes"));
+    }
+    let numbers = match written(SCRAPE_PORT).map(|text| (text, text.parse().ok().and_then(port))) {
+        Some((_, Some(number))) => vec![number],
+        Some((text, None)) => {
+            return refused(SCRAPE_PORT, format!("{text:?} is not a port; nothing is kept open for scrapes"));
+        }
+        // Then a scraper asks every port that is declared.
+        None => {
+            let declared: Vec<u16> = ports.keys().copied().filter(|port| *port != ADMIN_PORT).collect();
+            if declared.is_empty() { vec![SCRAPE_PORT_DEFAULT] } else { declared }
+        }
+    };
+    let paths = BTreeSet::from([Arc::from(path)]);
+    numbers.into_iter().filter(|port| *port != ADMIN_PORT).map(|port| (port, paths.clone())).collect()
+}
+
 /// The path as a policy sees it: without a query, with the slash that the kubelet puts before it.
-fn path_of(get: &HTTPGetAction) -> String {
-    let path = get.path.as_deref().unwrap_or_default();
+fn path_of(path: &str) -> String {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
 }
@@ -204,6 +256,55 @@ mod tests {
         // An init container of that name that is not kept running is none of ours.
         let ended = pod(|pod| pod["spec"]["initContainers"] = json!([{"name": "weft-proxy"}])).entry.flatten().unwrap();
         assert!(!ended.meshed);
+    }
+
+    fn paths(open: &BTreeMap<u16, BTreeSet<Arc<str>>>) -> Vec<(u16, Vec<&str>)> {
+        open.iter().map(|(port, paths)| (*port, paths.iter().map(AsRef::as_ref).collect())).collect()
+    }
+
+    #[test]
+    fn a_probe_that_goes_by_the_proxy_opens_nothing() {
+        let by_proxy = |path: &str| json!({"httpGet": {"path": path, "port": 14003, "scheme": "HTTP"}});
+        let entry = pod(|pod| {
+            pod["spec"]["initContainers"][0]["startupProbe"] = by_proxy("/ready");
+            pod["spec"]["containers"][0]["readinessProbe"] = by_proxy("/probe/cart/readiness");
+            pod["spec"]["containers"][0]["livenessProbe"] = json!({"httpGet": {"path": "/live", "port": 8080}});
+            let tls = json!({"httpGet": {"path": "/tls", "port": 8443, "scheme": "HTTPS"}});
+            let other = json!({"httpGet": {"path": "/other", "port": 8080, "host": "192.0.2.1"}});
+            let others = json!([{"name": "b", "readinessProbe": tls, "livenessProbe": other}]);
+            pod["spec"]["containers"].as_array_mut().unwrap().extend(others.as_array().unwrap().clone());
+        });
+        assert_eq!(paths(&entry.entry.flatten().unwrap().probes), [(8080, vec!["/live"])]);
+    }
+
+    #[test]
+    fn scrapes_that_annotations_ask_for_are_read() {
+        let long = "a".repeat(PATH_BYTES_MAX);
+        for (scrape, port, path, ports, want, wrong) in [
+            ("true", Some("9090"), Some("/stats"), vec![8080], vec![(9090, vec!["/stats"])], None),
+            ("true", Some(" 9090 "), Some("stats?format=text"), vec![], vec![(9090, vec!["/stats"])], None),
+            ("true", Some("9090"), None, vec![], vec![(9090, vec!["/metrics"])], None),
+            ("true", None, None, vec![8080, 9100], vec![(8080, vec!["/metrics"]), (9100, vec!["/metrics"])], None),
+            ("true", None, None, vec![14003], vec![(80, vec!["/metrics"])], None),
+            ("true", Some("14003"), None, vec![], vec![], None),
+            ("false", Some("9090"), None, vec![], vec![], None),
+            ("yes", Some("9090"), None, vec![], vec![], None),
+            ("true", Some("http"), None, vec![], vec![], Some("metadata.annotations[prometheus.io/port]")),
+            ("true", Some("0"), None, vec![], vec![], Some("metadata.annotations[prometheus.io/port]")),
+            ("true", None, Some(&*long), vec![], vec![], Some("metadata.annotations[prometheus.io/path]")),
+            ("true", None, Some("/a\tb"), vec![], vec![], Some("metadata.annotations[prometheus.io/path]")),
+        ] {
+            let Read { entry, problems } = pod(|pod| {
+                let annotations = [(SCRAPE, Some(scrape)), (SCRAPE_PORT, port), (SCRAPE_PATH, path)];
+                let annotations = annotations.into_iter().filter_map(|(name, text)| Some((name, text?)));
+                pod["metadata"]["annotations"] = annotations.collect();
+                let ports: Vec<Value> = ports.iter().map(|port| json!({"containerPort": port})).collect();
+                pod["spec"]["containers"][0]["ports"] = json!(ports);
+            });
+            assert_eq!(paths(&entry.flatten().unwrap().scrapes), want, "{scrape} {port:?} {path:?}");
+            let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
+            assert_eq!(fields, Vec::from_iter(wrong), "{scrape} {port:?} {path:?}");
+        }
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub(crate) struct WorkloadEntry {
     pub(crate) zone: Option<Arc<str>>,
     /// Paths that are probed, by port.
     pub(crate) probes: BTreeMap<u16, BTreeSet<Arc<str>>>,
+    /// Paths that are scraped, by port.
+    pub(crate) scrapes: BTreeMap<u16, BTreeSet<Arc<str>>>,
 }
 
 /// A port of a workload.
@@ -143,6 +145,7 @@ pub(crate) fn read(name: &Name, workload: &Workload, config: &IndexConfig) -> Re
         weight: spec.weight.clamp(1, WEIGHT_MAX),
         zone: spec.zone.as_deref().filter(|zone| !zone.is_empty()).map(Arc::from),
         probes,
+        scrapes: BTreeMap::new(),
     };
     Read { entry: Some(entry), problems }
 }

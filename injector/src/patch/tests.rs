@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::{INIT_CONTAINER, Installation, Outcome, PROXY_CONTAINER, Skip, inject};
+use super::{INIT_CONTAINER, Installation, Outcome, PROXY_CONTAINER, Skip, inject, inject_salted};
 
 fn installation() -> Installation {
     Installation {
@@ -99,4 +99,20 @@ fn what_makes_no_sense_is_refused_with_its_field() {
     ours["spec"]["containers"][0]["securityContext"] = json!({"runAsUser": 2140});
     assert_eq!(inject(&ours, &installation()).unwrap_err()[0].field, "spec.containers[0].securityContext.runAsUser");
     assert!(inject(&json!({"metadata": {}}), &installation()).is_err());
+}
+
+#[test]
+fn the_proxy_is_told_what_it_performs_and_only_a_salt_makes_a_key_anew() {
+    let mut pod = pod();
+    pod["spec"]["containers"][0]["readinessProbe"] = json!({"tcpSocket": {"port": 3306}});
+    pod["spec"]["containers"][0]["lifecycle"] = json!({"preStop": {"httpGet": {"port": 8080, "path": "/bye"}}});
+    let hook = |pod: &Value| pod["spec"]["containers"][0]["lifecycle"]["preStop"]["httpGet"]["path"].clone();
+    let with = injected(&pod);
+    let env = with["spec"]["initContainers"][1]["env"].as_array().unwrap();
+    let told = env.iter().find(|it| it["name"] == "WEFT_PROBES").unwrap()["value"].as_str().unwrap();
+    let paths: Vec<String> = weft_model::probes::Probes::parse(told).unwrap().iter().map(|it| it.path()).collect();
+    assert_eq!(paths, ["/probe/cart/readiness", hook(&with).as_str().unwrap()]);
+    assert_eq!(hook(&with), hook(&injected(&pod)), "the same for the same");
+    let Ok(Outcome::Injected(salted)) = inject_salted(&pod, &installation(), "1") else { panic!("it is injected") };
+    assert_ne!(hook(&with), hook(&salted));
 }

@@ -1,8 +1,8 @@
 //! Who may ask a workload for what: the inbound policy of this proxy, compiled per port, and the verdict with the
 //! policy that gave it (semantics 15, 37, 41).
 //!
-//! Order: a DENY that matches; the paths that probes and scrapes need; an ALLOW that matches; and where no ALLOW
-//! selects the port, the mesh's default. AUDIT decides nothing.
+//! Order: a path that is probed, for who has no identity, as the kubelet; a DENY that matches; the paths that probes and
+//! scrapes need; an ALLOW that matches; and where no ALLOW selects the port, the mesh's default. AUDIT decides nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -90,7 +90,8 @@ struct PortPolicy {
     protocol: AppProtocol,
     mtls: MtlsMode,
     service: Option<ServiceKey>,
-    open_paths: Box<[Arc<str>]>,
+    probe_paths: Box<[Arc<str>]>,
+    scrape_paths: Box<[Arc<str>]>,
     deny: RuleSet,
     allow: RuleSet,
     audit: RuleSet,
@@ -98,6 +99,8 @@ struct PortPolicy {
     first_allow: Option<usize>,
     needs_l7: bool,
     judges_paths: bool,
+    /// Whether something that is no probe may be refused to who has no identity.
+    may_refuse_strangers: bool,
 }
 
 impl Policies {
@@ -112,6 +115,9 @@ impl Policies {
     /// peer on this port. No allocation.
     pub fn judge(&self, port: u16, peer: Option<&SpiffeId>, request: Option<L7View<'_>>) -> Verdict<'_> {
         let policy = self.port(port);
+        if peer.is_none() && policy.is_probe(request) {
+            return Verdict::Allow { by: None };
+        }
         if let Some(denied) = policy.deny.find(peer, |condition| condition.is_denied(request)) {
             return Verdict::Deny { by: self.ids.get(denied), cause: DenyCause::Denied };
         }
@@ -157,9 +163,17 @@ impl Policies {
         self.port(port).mtls
     }
 
-    /// Whether the request reads a path of the port that stays open: a probe's (semantics 41).
+    /// Whether the request reads a path of the port that stays open, a probe's or a scrape's, written exactly so (semantics 41):
+    /// otherwise what is judged here and what the application reads might be two things.
     pub fn is_open(&self, port: u16, request: Option<L7View<'_>>) -> bool {
-        self.port(port).is_open(request)
+        request.and_then(|request| request.path).is_some_and(NormalPath::is_unchanged)
+            && self.port(port).is_open(request)
+    }
+
+    /// Whether the request is a probe for which an exception is made, on a port where others without an identity may be refused.
+    pub fn is_excepted(&self, port: u16, request: L7View<'_>) -> bool {
+        let policy = self.port(port);
+        policy.may_refuse_strangers && policy.is_probe(Some(request))
     }
 
     /// What the port is declared to speak.
@@ -188,11 +202,23 @@ impl Policies {
 }
 
 impl PortPolicy {
-    /// Whether the request reads one of the paths that stay open. Probes and scrapes only ever read.
-    fn is_open(&self, request: Option<L7View<'_>>) -> bool {
-        let Some(L7View { method, path: Some(path) }) = request else { return false };
-        matches!(*method, Method::GET | Method::HEAD) && self.open_paths.iter().any(|open| **open == *path.as_str())
+    /// Whether the request reads a path that is probed, written exactly so: nothing else holds for it.
+    fn is_probe(&self, request: Option<L7View<'_>>) -> bool {
+        let Some(path) = read(request) else { return false };
+        path.is_unchanged() && self.probe_paths.iter().any(|open| **open == *path.as_str())
     }
+
+    /// Whether the request reads one of the paths that stay open.
+    fn is_open(&self, request: Option<L7View<'_>>) -> bool {
+        let Some(path) = read(request) else { return false };
+        self.probe_paths.iter().chain(&self.scrape_paths).any(|open| **open == *path.as_str())
+    }
+}
+
+/// What is read by a request that only reads, as probes and scrapes do.
+fn read<'a>(request: Option<L7View<'a>>) -> Option<&'a NormalPath<'a>> {
+    let L7View { method, path } = request?;
+    path.filter(|_| matches!(*method, Method::GET | Method::HEAD))
 }
 
 #[cfg(test)]

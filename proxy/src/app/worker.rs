@@ -27,6 +27,7 @@ use crate::forward::http::Http;
 use crate::inbound::Inbound;
 use crate::io::Io;
 use crate::outbound::Outbound;
+use crate::probe::Detours;
 use crate::record::{Direction, Event, Gauge, Kind, Telemetry};
 
 /// Sockets on their way to one worker; beyond it the acceptor waits and the kernel queues.
@@ -205,6 +206,7 @@ impl<S: OriginalDstSource> Stories<S> {
             recorder,
             requests,
             discovery,
+            detours: Detours::new(&config.probes, config.ports.admin),
             own: config.workload.clone(),
             tasks: tasks.clone(),
         });

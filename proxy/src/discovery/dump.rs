@@ -78,7 +78,8 @@ fn inbound(inbound: &Inbound) -> Value {
                 "protocol": format!("{:?}", port.protocol),
                 "mtls": format!("{:?}", port.mtls),
                 "service": port.service.as_ref().map(ToString::to_string),
-                "open_paths": port.open_paths.iter().map(AsRef::as_ref).collect::<Vec<&str>>(),
+                "probe_paths": port.probe_paths.iter().map(AsRef::as_ref).collect::<Vec<&str>>(),
+                "scrape_paths": port.scrape_paths.iter().map(AsRef::as_ref).collect::<Vec<&str>>(),
             })
         })
         .collect();

@@ -26,6 +26,7 @@ use weft_runtime::task::Tasks;
 use crate::connect::Dialer;
 use crate::connect::pool::Pool;
 use crate::discovery::{Discovery, Inbound};
+use crate::probe::Detours;
 use crate::record::{Direction, Recorder};
 use crate::resolve::Target;
 
@@ -42,6 +43,8 @@ pub(crate) struct Http {
     pub(crate) requests: Arc<Concurrency>,
     /// What is known of the mesh.
     pub(crate) discovery: Discovery,
+    /// Where probes go that the application would send on.
+    pub(crate) detours: Detours,
     /// Who we are.
     pub(crate) own: WorkloadName,
     /// Owns the streams of HTTP/2 connections.

@@ -1,7 +1,6 @@
 //! Serves the pages: connections, limits, and who may ask for what.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -17,9 +17,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
-use super::{Access, Admin, Answer, Pages, TEXT};
+use super::{Access, Admin, Answer, Pages, Reply, TEXT};
 use crate::task::Tasks;
 
 /// Connections served at once, and of them from one address: a neighbour that holds its share cannot lock probes out.
@@ -27,7 +27,7 @@ const CONNECTIONS_MAX: usize = 128;
 const CONNECTIONS_PER_PEER_MAX: usize = 16;
 /// How long a request's head may take, the pause before it included. Above Prometheus' usual interval of 15 s.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a connection may live: a reader that takes a page byte by byte ends here.
+/// How long a connection may live: a reader that takes a page byte by byte ends here. A reply that takes longer is waited for.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 const BODY_BYTES_MAX: usize = 4 * 1024;
@@ -80,21 +80,31 @@ async fn accept(listener: TcpListener, pages: Arc<Pages>, door: Arc<Door>, tasks
         };
         let pages = Arc::clone(&pages);
         tasks.spawn("admin-connection", async move {
-            let timed_out = tokio::time::timeout(CONNECTION_TIMEOUT, connection(tcp, peer, pages)).await.is_err();
-            drop(place);
-            if timed_out {
-                tracing::debug!(%peer, "admin connection was open too long");
+            let visiting = Arc::new(AsyncMutex::new(()));
+            let over = async {
+                tokio::time::sleep(CONNECTION_TIMEOUT).await;
+                drop(visiting.lock().await);
+            };
+            // What is under way when it is open too long is lost; a reply that is ready is written first.
+            tokio::select! {
+                biased;
+                () = connection(tcp, peer, pages, Arc::clone(&visiting)) => {}
+                () = over => tracing::debug!(%peer, "admin connection was open too long"),
             }
+            drop(place);
         });
     }
 }
 
-async fn connection(tcp: TcpStream, peer: SocketAddr, pages: Arc<Pages>) {
+async fn connection(tcp: TcpStream, peer: SocketAddr, pages: Arc<Pages>, visiting: Arc<AsyncMutex<()>>) {
     let Ok(local) = tcp.local_addr() else { return };
     let ends = Ends { peer: peer.ip().to_canonical(), local: local.ip().to_canonical() };
-    let service = service_fn(move |request| {
-        let pages = Arc::clone(&pages);
-        async move { Ok::<_, Infallible>(respond(&pages, ends, request).await) }
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (pages, visiting) = (Arc::clone(&pages), Arc::clone(&visiting));
+        async move {
+            let _visiting = visiting.lock().await;
+            respond(&pages, ends, request).await
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -107,12 +117,26 @@ async fn connection(tcp: TcpStream, peer: SocketAddr, pages: Arc<Pages>) {
     }
 }
 
-async fn respond(pages: &Pages, ends: Ends, request: Request<Incoming>) -> Response<Full<Bytes>> {
+/// An error closes the connection without an answer.
+async fn respond(pages: &Pages, ends: Ends, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
     // Pages on loopback are for this machine's people, not for a web site that resolves its own name to 127.0.0.1.
     if ends.local.is_loopback() && head.headers.contains_key(HOST) && !names_loopback(&head.headers) {
-        return refused("the Host header must name loopback\n");
+        return Ok(refused("the Host header must name loopback\n"));
     }
+    if let Some(room) = pages.room(head.uri.path()) {
+        if head.method != Method::GET {
+            return Ok(page(Answer::text(StatusCode::METHOD_NOT_ALLOWED, "allowed: GET\n")));
+        }
+        return match (room.visit)(head.uri.path(), ends.local).await {
+            Reply::Cut => Err(io::ErrorKind::ConnectionAborted.into()),
+            Reply::Text(status, text) => Ok(page(Answer::text(status, text))),
+        };
+    }
+    Ok(answer(pages, ends, head, body).await)
+}
+
+async fn answer(pages: &Pages, ends: Ends, head: Parts, body: Incoming) -> Response<Full<Bytes>> {
     let Some(route) = pages.find(head.uri.path()) else {
         return page(Answer::text(StatusCode::NOT_FOUND, format!("known paths:\n{}\n", pages.known())));
     };

@@ -5,7 +5,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Access, Admin, AdminServer};
+use futures::FutureExt;
+use http::StatusCode;
+
+use super::{Access, Admin, AdminServer, Reply};
 
 #[test]
 fn the_pages_answer() {
@@ -21,6 +24,10 @@ fn the_pages_answer() {
         ("GET /none HTTP/1.1\r\nHost: localhost\r\n", 404, "/config\n/drain\n/falls\n/live\n/metrics\n/ready\n/status"),
         ("POST /live HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n", 405, "allow: GET, HEAD"),
         ("GET /drain HTTP/1.1\r\nHost: localhost\r\n", 405, "allow: POST"),
+        ("GET /slow/a/b?c HTTP/1.1\r\nHost: localhost\r\n", 503, "/slow/a/b at 127.0.0.1"),
+        ("GET /slow/a HTTP/1.1\r\nHost: evil.example\r\n", 403, "loopback"),
+        ("POST /slow/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n", 405, "allowed: GET"),
+        ("GET /slow HTTP/1.1\r\nHost: localhost\r\n", 404, "known paths"),
     ] {
         let answer = ask(server.addrs()[0], request);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
@@ -56,6 +63,13 @@ fn a_handler_that_panics_costs_one_connection() {
 }
 
 #[test]
+fn a_reply_may_be_none() {
+    let (server, _drained) = start();
+    assert_eq!(ask(server.addrs()[0], "GET /slow/cut HTTP/1.1\r\nHost: localhost\r\n"), "");
+    assert!(ask(server.addrs()[0], "GET /live HTTP/1.1\r\nHost: localhost\r\n").contains("live"));
+}
+
+#[test]
 fn dropping_the_server_frees_the_port() {
     let (server, _drained) = start();
     let addr = server.addrs()[0];
@@ -74,6 +88,11 @@ fn start() -> (AdminServer, Arc<AtomicUsize>) {
             count.fetch_add(1, Ordering::SeqCst);
         })
         .json("/status", Access::Anyone, || "[]".to_owned())
+        .below("/slow/", |path, own| {
+            let cut = path.ends_with("/cut");
+            let text = format!("{path} at {own}");
+            async move { if cut { Reply::Cut } else { Reply::Text(StatusCode::SERVICE_UNAVAILABLE, text) } }.boxed()
+        })
         .text("/falls", Access::Anyone, || panic!("on purpose"))
         .bind(&["127.0.0.1:0".parse().unwrap()])
         .unwrap()

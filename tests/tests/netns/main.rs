@@ -9,6 +9,7 @@ mod http2;
 mod idle;
 mod live;
 mod opaque;
+mod probes;
 mod refusals;
 mod resume;
 mod vanished;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         websockets::CASES,
         grpc::CASES,
         refusals::CASES,
+        probes::CASES,
         live::CASES,
         idle::CASES,
         vanished::CASES,

@@ -88,26 +88,29 @@ impl TryFrom<wire::InboundPort> for InboundPort {
     type Error = Invalid;
 
     fn try_from(inbound: wire::InboundPort) -> Result<Self, Invalid> {
-        let wire::InboundPort { port: number, protocol: declared, mtls: mode, service, open_paths } = inbound;
+        let wire::InboundPort { port: number, protocol: declared, mtls: mode, service, probe_paths, scrape_paths } =
+            inbound;
         Ok(Self {
             port: port(number).at("port")?,
             protocol: protocol(declared).at("protocol")?,
             mtls: mtls(mode).at("mtls")?,
             service: service.map(ServiceKey::try_from).transpose().at("service")?,
-            open_paths: list(open_paths, bounds::OPEN_PATHS_MAX, path).at("open_paths")?,
+            probe_paths: list(probe_paths, bounds::OPEN_PATHS_MAX, path).at("probe_paths")?,
+            scrape_paths: list(scrape_paths, bounds::OPEN_PATHS_MAX, path).at("scrape_paths")?,
         })
     }
 }
 
 impl From<&InboundPort> for wire::InboundPort {
     fn from(inbound: &InboundPort) -> Self {
-        let InboundPort { port, protocol, mtls, service, open_paths } = inbound;
+        let InboundPort { port, protocol, mtls, service, probe_paths, scrape_paths } = inbound;
         Self {
             port: u32::from(*port),
             protocol: wire::AppProtocol::from(*protocol).into(),
             mtls: wire::MtlsMode::from(*mtls).into(),
             service: service.as_ref().map(Into::into),
-            open_paths: open_paths.iter().map(ToString::to_string).collect(),
+            probe_paths: probe_paths.iter().map(ToString::to_string).collect(),
+            scrape_paths: scrape_paths.iter().map(ToString::to_string).collect(),
         }
     }
 }

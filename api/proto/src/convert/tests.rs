@@ -218,13 +218,17 @@ fn inbound() -> wire::WatchResponse {
 
 #[test]
 fn what_could_weaken_a_policy_is_refused() {
-    let cases: [(Spoil<wire::Inbound>, &str); 11] = [
+    let cases: [(Spoil<wire::Inbound>, &str); 12] = [
         (|i| i.mtls = 2, "inbound.mtls: 2 is not a value of MtlsMode"),
         (|i| i.default_authorization = 3, "inbound.default_authorization: 3 is not a value of"),
         (|i| i.lifecycle = -1, "inbound.lifecycle: -1 is not a value of Lifecycle"),
         (|i| i.ports[0].mtls = 7, "inbound.ports[0].mtls: 7 is not a value of MtlsMode"),
         (|i| i.ports.push(i.ports[0].clone()), "inbound.ports[1]: 80 stands here twice"),
-        (|i| i.ports[0].open_paths = vec!["healthz".to_owned()], "inbound.ports[0].open_paths[0]: \"healthz\" is not"),
+        (
+            |i| i.ports[0].probe_paths = vec!["healthz".to_owned()],
+            "inbound.ports[0].probe_paths[0]: \"healthz\" is not",
+        ),
+        (|i| i.ports[0].scrape_paths = vec!["m".to_owned()], "inbound.ports[0].scrape_paths[0]: \"m\" is not"),
         (|i| i.authz[0].action = 0, "inbound.authz[0].action: 0 is not a value of AuthzAction"),
         (|i| i.authz[0].action = 4, "inbound.authz[0].action: 4 is not a value of AuthzAction"),
         (|i| i.authz[0].rules[0].from[0].kind = None, "inbound.authz[0].rules[0].from[0].kind: is missing"),

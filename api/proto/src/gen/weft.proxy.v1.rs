@@ -437,8 +437,12 @@ pub struct InboundPort {
     pub mtls: i32,
     #[prost(message, optional, tag = "4")]
     pub service: ::core::option::Option<ServiceKey>,
+    /// Read by the kubelet, whatever the policy.
     #[prost(string, repeated, tag = "5")]
-    pub open_paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    pub probe_paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Read by scrapers, unless a policy denies it.
+    #[prost(string, repeated, tag = "6")]
+    pub scrape_paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AuthzPolicy {

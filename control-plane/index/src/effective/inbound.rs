@@ -1,6 +1,7 @@
 //! What a workload's own proxy needs to know.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use weft_model::bounds::{AUTHZ_ALTERNATIVES_MAX, AUTHZ_POLICIES_MAX, INBOUND_PORTS_MAX};
 use weft_model::policy::{AuthzAction, AuthzPolicy, AuthzRule, MtlsMode};
@@ -40,8 +41,9 @@ pub(crate) fn inbound(parts: InboundParts<'_>) -> InboundSpec {
     }
     let ports = known.into_iter().map(|port| {
         let (protocol, service) = port_facts(workload, services, &mesh.protocols, port);
-        let probes = workload.probes.get(&port).into_iter().flatten();
-        InboundPort { port, protocol, mtls: mode(&port), service, open_paths: probes.cloned().collect() }
+        let paths = |open: &BTreeMap<u16, BTreeSet<Arc<str>>>| open.get(&port).into_iter().flatten().cloned().collect();
+        let (probe_paths, scrape_paths) = (paths(&workload.probes), paths(&workload.scrapes));
+        InboundPort { port, protocol, mtls: mode(&port), service, probe_paths, scrape_paths }
     });
     InboundSpec {
         workload: workload.name.clone(),
@@ -60,6 +62,7 @@ pub(crate) fn known_ports(workload: &WorkloadEntry, services: &[&ServiceEntry], 
     targets
         .chain(workload.ports.keys().copied())
         .chain(workload.probes.keys().copied())
+        .chain(workload.scrapes.keys().copied())
         .chain(mesh.mtls_ports.keys().copied())
         .chain(mesh.protocols.keys().copied())
         .collect()

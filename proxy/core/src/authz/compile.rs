@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use weft_model::policy::{
-    AuthzAction, AuthzPolicy, AuthzRule, DefaultAuthorization, OperationMatch, PathPattern, PeerMatch,
+    AuthzAction, AuthzPolicy, AuthzRule, DefaultAuthorization, MtlsMode, OperationMatch, PathPattern, PeerMatch,
 };
 use weft_model::resources::{InboundPort, InboundSpec};
 use weft_model::service::AppProtocol;
@@ -43,13 +43,15 @@ fn compile_port(spec: &InboundSpec, port: Option<u16>, known: Option<&InboundPor
         protocol: known.map_or(AppProtocol::Undeclared, |known| known.protocol),
         mtls: known.map_or(spec.mtls, |known| known.mtls),
         service: known.and_then(|known| known.service.clone()),
-        open_paths: known.map(open_paths).unwrap_or_default(),
+        probe_paths: known.map(|known| open_paths(&known.probe_paths)).unwrap_or_default(),
+        scrape_paths: known.map(|known| open_paths(&known.scrape_paths)).unwrap_or_default(),
         deny: RuleSet::default(),
         allow: RuleSet::default(),
         audit: RuleSet::default(),
         first_allow: None,
         needs_l7: false,
         judges_paths: false,
+        may_refuse_strangers: false,
     };
     for (number, policy) in spec.authz.iter().enumerate().filter(|(_, policy)| covers(&policy.ports)) {
         if policy.action == AuthzAction::Allow {
@@ -62,10 +64,20 @@ fn compile_port(spec: &InboundSpec, port: Option<u16>, known: Option<&InboundPor
         }
     }
     let may_refuse = compiled.first_allow.is_some() || spec.default_authorization != DefaultAuthorization::Allow;
-    if may_refuse && !compiled.open_paths.is_empty() {
+    if compiled.probe_paths.is_empty() && compiled.scrape_paths.is_empty() {
+        return compiled;
+    }
+    if may_refuse {
         compiled.needs_l7 = true;
         compiled.judges_paths = true;
     }
+    let is_strict = compiled.mtls == MtlsMode::Strict;
+    let may_deny = !compiled.deny.anybody.is_empty();
+    compiled.may_refuse_strangers = may_refuse || is_strict || may_deny;
+    // What is denied as bytes may be a probe.
+    compiled.needs_l7 |= !compiled.probe_paths.is_empty() && may_deny;
+    // Where the port is declared to carry bytes, what they are is looked at only where plaintext would be refused.
+    compiled.needs_l7 |= is_strict && compiled.protocol == AppProtocol::Opaque;
     compiled
 }
 
@@ -135,6 +147,6 @@ fn compile_pattern(pattern: &PathPattern) -> Option<Pattern> {
 }
 
 /// The paths that stay open, in normal form. What has none is left closed.
-fn open_paths(port: &InboundPort) -> Box<[Arc<str>]> {
-    port.open_paths.iter().filter_map(|path| Some(Arc::from(normalize(path).ok()?.as_str()))).collect()
+fn open_paths(paths: &[Arc<str>]) -> Box<[Arc<str>]> {
+    paths.iter().filter_map(|path| Some(Arc::from(normalize(path).ok()?.as_str()))).collect()
 }

@@ -30,14 +30,19 @@ fn inbound(authz: Vec<AuthzPolicy>) -> InboundSpec {
     }
 }
 
-fn port(port: u16, open_paths: &[&str]) -> InboundPort {
+fn port(port: u16, probe_paths: &[&str]) -> InboundPort {
     InboundPort {
         port,
         protocol: AppProtocol::Http,
         mtls: MtlsMode::Strict,
         service: Some(ServiceKey::new("shop", "order", 80)),
-        open_paths: open_paths.iter().map(|path| Arc::from(*path)).collect(),
+        probe_paths: paths(probe_paths),
+        scrape_paths: Vec::new(),
     }
+}
+
+fn paths(paths: &[&str]) -> Vec<Arc<str>> {
+    paths.iter().map(|path| Arc::from(*path)).collect()
 }
 
 fn policy(name: &str, action: AuthzAction, rules: Vec<AuthzRule>) -> AuthzPolicy {
@@ -181,10 +186,10 @@ fn ports_select_policies_and_narrow_operations() {
 }
 
 #[test]
-fn open_paths_stay_open_unless_a_deny_names_them() {
+fn open_paths_stay_open_and_only_scrapes_can_be_denied() {
     let get = |path: &'static str| Some((Method::GET, path));
     let closed = InboundSpec {
-        ports: vec![port(80, &["/healthz", "/metrics"])],
+        ports: vec![InboundPort { scrape_paths: paths(&["/metrics"]), ..port(80, &["/healthz"]) }],
         default_authorization: DefaultAuthorization::Deny,
         ..inbound(Vec::new())
     };
@@ -202,11 +207,39 @@ fn open_paths_stay_open_unless_a_deny_names_them() {
     }
     assert!(policies.needs_l7(80) && policies.judges_paths(80) && !policies.needs_l7(81));
 
-    let deny = policy("no-scrape", AuthzAction::Deny, vec![asked(vec![at(&["/metrics"])])]);
     let narrow = policy("narrow", AuthzAction::Allow, vec![from(vec![PeerMatch::Identity(who("shop", "front"))])]);
-    let policies = Policies::compile(&InboundSpec { authz: vec![deny, narrow], ..closed });
-    assert_eq!(judged(&policies, 80, None, get("/metrics").as_ref()), "deny by no-scrape");
-    assert_eq!(judged(&policies, 80, None, get("/healthz").as_ref()), "allow", "a probe needs no identity");
+    let some = policy("some", AuthzAction::Deny, vec![asked(vec![at(&["/metrics", "/healthz"])])]);
+    let all = policy("all", AuthzAction::Deny, vec![AuthzRule::default()]);
+    for (deny, name) in [(some, "deny by some"), (all, "deny by all")] {
+        let policies = Policies::compile(&InboundSpec { authz: vec![deny, narrow.clone()], ..closed.clone() });
+        let peer = who("shop", "front");
+        for (peer, request, want) in [
+            (None, get("/metrics"), name),
+            (None, get("/healthz"), "allow"),
+            // Whoever has an identity is no kubelet.
+            (Some(&peer), get("/healthz"), name),
+            (None, Some((Method::POST, "/healthz")), name),
+            // What the application may read otherwise is no probe.
+            (None, get("//healthz"), name),
+            (None, get("/%68ealthz"), name),
+        ] {
+            assert_eq!(judged(&policies, 80, peer, request.as_ref()), want, "{name} {peer:?} {request:?}");
+        }
+    }
+}
+
+#[test]
+fn declared_bytes_are_looked_at_where_a_probe_would_be_refused() {
+    let port = |mtls| InboundPort { protocol: AppProtocol::Opaque, mtls, ..port(80, &["/healthz"]) };
+    let deny = policy("all", AuthzAction::Deny, vec![AuthzRule::default()]);
+    for (mtls, authz, want) in [
+        (MtlsMode::Permissive, vec![], false),
+        (MtlsMode::Strict, vec![], true),
+        (MtlsMode::Permissive, vec![deny], true),
+    ] {
+        let policies = Policies::compile(&InboundSpec { ports: vec![port(mtls)], ..inbound(authz) });
+        assert_eq!(policies.needs_l7(80), want, "{mtls:?}");
+    }
 }
 
 #[test]
@@ -275,11 +308,18 @@ fn naive<'a>(
             peer_fits && operation_fits
         })
     };
+    let known = || spec.ports.iter().filter(|known| known.port == port);
+    let reads = |open: Vec<&Arc<str>>| {
+        request.is_some_and(|(method, path)| *method == Method::GET && open.iter().any(|open| ***open == *path))
+    };
+    let is_probe = reads(known().flat_map(|known| &known.probe_paths).collect());
+    if is_probe && peer.is_none() {
+        return Verdict::Allow { by: None };
+    }
     if let Some(policy) = selecting(AuthzAction::Deny).find(|policy| matching(policy, true)) {
         return Verdict::Deny { by: Some(&policy.id), cause: DenyCause::Denied };
     }
-    let open = spec.ports.iter().filter(|known| known.port == port).flat_map(|known| &known.open_paths);
-    if request.is_some_and(|(method, path)| *method == Method::GET && open.into_iter().any(|open| **open == *path)) {
+    if is_probe || reads(known().flat_map(|known| &known.scrape_paths).collect()) {
         return Verdict::Allow { by: None };
     }
     let default = spec.default_policy.as_ref();
@@ -335,7 +375,7 @@ proptest! {
             policy.id = PolicyId::new("AuthorizationPolicy", "shop", &format!("p{n}"));
         }
         let spec = InboundSpec {
-            ports: if known { vec![port(80, &["/open"])] } else { Vec::new() },
+            ports: if known { vec![InboundPort { scrape_paths: paths(&["/p/q"]), ..port(80, &["/open"]) }] } else { Vec::new() },
             default_authorization: [DefaultAuthorization::Allow, DefaultAuthorization::Authenticated, DefaultAuthorization::Deny][usize::from(default)],
             default_policy: Some(PolicyId::new("MeshPolicy", "", "mesh")),
             ..inbound(authz)

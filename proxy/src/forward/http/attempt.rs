@@ -93,6 +93,9 @@ impl Attempt<'_> {
             let Answered { mut head, stream, continued } = heard;
             picked.first_byte(Class::of(head.status(), grpc_status(head.headers())), Instant::now());
             self.judge(&mut head)?;
+            if let Some(detour) = self.admitted.detour() {
+                detour.turn(head.status(), head.headers_mut(), picked.addr().ip());
+            }
             record.status = Some(head.status().as_u16());
             record.grpc_status = grpc_status(head.headers());
             let kept = keeps(&head);

@@ -145,7 +145,9 @@ impl Http {
                 }
                 let routed = route(session, request, record)?;
                 let path = normalize(request.uri().path()).ok();
-                let asked = Asked { port, peer: peer.as_ref(), request: Some((request.method(), path.as_ref())) };
+                let detours = Some(&self.detours);
+                let asked =
+                    Asked { port, peer: peer.as_ref(), request: Some((request.method(), path.as_ref())), detours };
                 Ok(admit::inbound(&inbound.policies, asked, routed, |policy, decided| {
                     record.judged(policy, verdict(decided));
                 })?)

@@ -8,6 +8,7 @@ mod http1;
 mod http2;
 mod intact;
 mod kept;
+mod probes;
 mod reasons;
 mod retry;
 mod stalled;

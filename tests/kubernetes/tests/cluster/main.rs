@@ -2,5 +2,6 @@
 
 mod inject;
 mod policy;
+mod probes;
 mod rollout;
 mod traffic;

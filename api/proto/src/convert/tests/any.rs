@@ -261,10 +261,16 @@ fn authz() -> impl Strategy<Value = AuthzPolicy> {
 fn inbound() -> impl Strategy<Value = InboundSpec> {
     use DefaultAuthorization::{Allow, Authenticated, Deny};
     use Lifecycle::{Released, Serving, Terminating};
-    let port = (protocol(), mtls(), option::of(service_key()), vec(path(), 0..3));
+    let port = (protocol(), mtls(), option::of(service_key()), vec(path(), 0..3), vec(path(), 0..3));
     let ports = btree_map(1u16.., port, 0..4).prop_map(|m| {
-        let port =
-            |(port, (protocol, mtls, service, open_paths))| InboundPort { port, protocol, mtls, service, open_paths };
+        let port = |(port, (protocol, mtls, service, probe_paths, scrape_paths))| InboundPort {
+            port,
+            protocol,
+            mtls,
+            service,
+            probe_paths,
+            scrape_paths,
+        };
         m.into_iter().map(port).collect()
     });
     let default = (prop::sample::select(vec![Allow, Authenticated, Deny]), option::of(policy_id()));

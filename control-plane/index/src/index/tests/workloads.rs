@@ -5,7 +5,7 @@ use weft_model::resources::Lifecycle;
 use super::fixtures::{
     endpoints, fields, inbound, index, key, mk_pod, mk_service, mk_workload, mk_workload_with, status,
 };
-use crate::{Affected, Index, Kind, ObjectKey};
+use crate::{Affected, Index, Kind, Object, ObjectKey};
 
 #[test]
 fn a_terminating_workload_leaves_then_is_released() {
@@ -73,9 +73,26 @@ fn probes_stay_open_at_their_exact_path() {
     let index = index(&[mk_service("web", "10.96.0.1"), mk_workload_with("a", "web", "10.0.0.1", probes)]);
     let spec = inbound(&index, "a");
     assert_eq!(spec.ports.len(), 1);
-    assert_eq!(spec.ports[0].open_paths, ["/healthz".into()]);
+    assert_eq!(spec.ports[0].probe_paths, ["/healthz".into()]);
     assert_eq!(spec.ports[0].service, Some(key("web", 80)));
     assert_eq!(fields(&status(&index, Kind::Workload, "a")), ["spec.probes[1]"]);
+}
+
+#[test]
+fn a_pods_annotations_keep_its_scrapes_open_and_follow_changes() {
+    let Object::Pod(plain) = mk_pod("p", "web", "10.0.0.3", json!({})) else { panic!("a pod") };
+    let mut scraped = plain.clone();
+    let annotations = [("prometheus.io/scrape", "true"), ("prometheus.io/port", "9090")];
+    let annotations = annotations.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    scraped.metadata.annotations = Some(annotations.into());
+    let mut index = index(&[Object::Pod(scraped)]);
+    let open = |index: &Index| {
+        let ports = inbound(index, "p").ports;
+        ports.iter().map(|port| (port.port, port.scrape_paths.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(open(&index), [(8082, vec![]), (9090, vec!["/metrics".into()])]);
+    assert!(!index.apply(&Object::Pod(plain)).affected.is_empty());
+    assert_eq!(open(&index), [(8082, vec![])]);
 }
 
 #[test]

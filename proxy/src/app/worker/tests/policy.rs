@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use weft_model::AppProtocol;
 use weft_model::policy::{AuthzAction, AuthzPolicy, AuthzRule, DefaultAuthorization, MtlsMode, OperationMatch};
-use weft_model::resources::InboundPort;
+use weft_model::resources::{InboundPort, InboundSpec};
 use weft_tls::Alpn;
 
 use super::world::{
@@ -58,20 +58,57 @@ async fn a_permissive_port_takes_plaintext_and_a_strict_one_does_not() {
 #[tokio::test]
 async fn a_strict_port_lets_the_kubelet_probe_what_it_was_told_to() {
     let pair = pair(V4).await;
-    pair.server_policy(|spec| {
-        spec.mtls = MtlsMode::Strict;
-        let port = inbound_port(pair.app_port(), AppProtocol::Http);
-        spec.ports = vec![InboundPort { mtls: MtlsMode::Strict, open_paths: vec!["/healthz".into()], ..port }];
-    });
-    for (line, want) in [
+    pair.server_policy(|spec| strict_with_open_paths(spec, pair.app_port()));
+    let lines = [
         ("GET /healthz HTTP/1.1", 200),
         ("GET /healthz?full=1 HTTP/1.1", 200),
+        ("GET /metrics HTTP/1.1", 200),
+        ("GET /metrics?format=text HTTP/1.1", 200),
         ("GET / HTTP/1.1", 403),
         ("GET /healthz/x HTTP/1.1", 403),
         ("GET //healthz HTTP/1.1", 403),
         ("GET /%68ealthz HTTP/1.1", 403),
+        ("GET //metrics HTTP/1.1", 403),
         ("POST /healthz HTTP/1.1", 403),
-    ] {
+        ("POST /metrics HTTP/1.1", 403),
+    ];
+    strangers_ask(&pair, &lines).await;
+    // A default that denies changes nothing of it, but that what is forwarded is the path that was judged.
+    pair.server_policy(|spec| {
+        strict_with_open_paths(spec, pair.app_port());
+        spec.default_authorization = DefaultAuthorization::Deny;
+    });
+    let lines = lines.map(|(line, want)| {
+        (line, if line.starts_with("GET /%68") || line.starts_with("GET //") { 200 } else { want })
+    });
+    strangers_ask(&pair, &lines).await;
+}
+
+#[tokio::test]
+async fn a_deny_closes_scrapes_and_leaves_probes() {
+    let pair = pair(V4).await;
+    for default in [DefaultAuthorization::Allow, DefaultAuthorization::Deny] {
+        pair.server_policy(|spec| {
+            strict_with_open_paths(spec, pair.app_port());
+            spec.default_authorization = default;
+            spec.authz = vec![AuthzPolicy { rules: vec![AuthzRule::default()], ..about(AuthzAction::Deny, "order") }];
+        });
+        let lines = [("GET /healthz HTTP/1.1", 200), ("GET /metrics HTTP/1.1", 403), ("GET / HTTP/1.1", 403)];
+        strangers_ask(&pair, &lines).await;
+    }
+}
+
+/// A strict port of whose paths one is probed and one is scraped.
+fn strict_with_open_paths(spec: &mut InboundSpec, app_port: u16) {
+    spec.mtls = MtlsMode::Strict;
+    let (probe_paths, scrape_paths) = (vec!["/healthz".into()], vec!["/metrics".into()]);
+    let port = inbound_port(app_port, AppProtocol::Http);
+    spec.ports = vec![InboundPort { mtls: MtlsMode::Strict, probe_paths, scrape_paths, ..port }];
+}
+
+/// Asks without an identity; the application answers what reaches it.
+async fn strangers_ask(pair: &Pair, lines: &[(&str, u16)]) {
+    for &(line, want) in lines {
         let mut kubelet = pair.server.knock().await;
         let request = format!("{line}\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
         let asked = ask(&mut kubelet, &request);

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use weft_model::policy::{
     AuthzAction, AuthzPolicy, AuthzRule, BackendPolicy, DefaultAuthorization, MtlsMode, PeerMatch,
 };
+use weft_model::probes::Probes;
 use weft_model::resources::{
     EgressMode, EndpointsDelta, InboundPort, InboundSpec, Lifecycle, MeshSpec, ServiceSpec, TelemetrySpec,
 };
@@ -135,6 +136,7 @@ pub(super) fn config(name: &str, settings: Settings, ports: Ports) -> Config {
         requests_max: settings.requests_max,
         destination_idle: Duration::from_secs(300),
         drain_deadline: Duration::from_secs(5),
+        probes: Probes::default(),
         log: "info".to_owned(),
         log_json: false,
     }
@@ -375,7 +377,8 @@ pub(super) fn inbound_spec(name: &str) -> InboundSpec {
 }
 
 pub(super) fn inbound_port(port: u16, protocol: AppProtocol) -> InboundPort {
-    InboundPort { port, protocol, mtls: MtlsMode::Permissive, service: None, open_paths: Vec::new() }
+    let (probe_paths, scrape_paths) = (Vec::new(), Vec::new());
+    InboundPort { port, protocol, mtls: MtlsMode::Permissive, service: None, probe_paths, scrape_paths }
 }
 
 /// A policy about one service account.

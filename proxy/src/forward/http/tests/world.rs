@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 use weft_model::policy::{BackendPolicy, DefaultAuthorization, MtlsMode};
+use weft_model::probes::Probes;
 use weft_model::resources::{EgressMode, EndpointsDelta, InboundSpec, Lifecycle, MeshSpec, ServiceSpec, TelemetrySpec};
 use weft_model::{
     ClientAddr, EndpointAddr, EndpointSpec, Health, OriginalDst, ServiceKey, SpiffeId, TrustDomain, WorkloadName,
@@ -33,6 +34,7 @@ use crate::discovery::{Discovery, Service};
 use crate::forward::http::{Gate, Http, Http1End, Session, serve_http1, serve_http2};
 use crate::forward::opaque::tunnel;
 use crate::io::Io;
+use crate::probe::Detours;
 use crate::record::Telemetry;
 use crate::resolve::Target;
 
@@ -61,11 +63,17 @@ pub(super) struct Setting {
     pub(super) tls: MeshTls,
     pub(super) inbound: InboundSpec,
     pub(super) requests_max: u32,
+    pub(super) probes: Probes,
 }
 
 impl Default for Setting {
     fn default() -> Self {
-        Self { tls: MeshTls::new(TrustDomain::default()), inbound: inbound(), requests_max: 10_000 }
+        Self {
+            tls: MeshTls::new(TrustDomain::default()),
+            inbound: inbound(),
+            requests_max: 10_000,
+            probes: Probes::default(),
+        }
     }
 }
 
@@ -75,7 +83,7 @@ impl World {
     }
 
     pub(super) fn with(setting: Setting) -> Self {
-        let Setting { tls, inbound, requests_max } = setting;
+        let Setting { tls, inbound, requests_max, probes } = setting;
         let own = own();
         let (telemetry, _exporter) = Telemetry::new(own.clone(), WallClock::system());
         let (tasks, recorder) = (Tasks::new(), telemetry.recorder());
@@ -87,6 +95,7 @@ impl World {
             recorder,
             requests: Concurrency::new(requests_max),
             discovery,
+            detours: Detours::new(&probes, 14003),
             own,
             tasks,
         };

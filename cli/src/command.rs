@@ -1,5 +1,6 @@
 //! The commands, from what was typed to the exit code.
 
+mod install;
 mod status;
 mod token;
 
@@ -25,6 +26,8 @@ struct Arguments {
 enum Command {
     /// Show the mesh on one machine: a small shop, step by step, with live figures.
     Demo(demo::Options),
+    /// Print what is installed on a Kubernetes cluster, for `kubectl apply`.
+    Install(install::Options),
     /// Show how every resource stands: accepted or why not, and how many proxies run it.
     Status(status::Options),
     /// Join tokens: the first proof of a machine that has no Kubernetes.
@@ -97,6 +100,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let ended = match arguments.command {
         Command::Demo(options) => demo::run(&options),
+        Command::Install(options) => install::run(&options),
         Command::Status(options) => status::run(&options),
         Command::Token(token::Command::Create(options)) => token::create(&options),
     };

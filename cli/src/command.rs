@@ -1,5 +1,6 @@
 //! The commands, from what was typed to the exit code.
 
+mod inject;
 mod install;
 mod status;
 mod token;
@@ -26,6 +27,8 @@ struct Arguments {
 enum Command {
     /// Show the mesh on one machine: a small shop, step by step, with live figures.
     Demo(demo::Options),
+    /// Add the proxy to workloads in YAML files, as the webhook does to pods.
+    Inject(inject::Options),
     /// Print what is installed on a Kubernetes cluster, for `kubectl apply`.
     Install(install::Options),
     /// Show how every resource stands: accepted or why not, and how many proxies run it.
@@ -100,6 +103,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let ended = match arguments.command {
         Command::Demo(options) => demo::run(&options),
+        Command::Inject(options) => inject::run(&options),
         Command::Install(options) => install::run(&options),
         Command::Status(options) => status::run(&options),
         Command::Token(token::Command::Create(options)) => token::create(&options),

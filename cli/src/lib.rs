@@ -5,6 +5,7 @@
 
 mod command;
 mod demo;
+mod inject;
 pub mod load;
 pub mod mesh;
 mod terminal;

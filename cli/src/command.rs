@@ -1,5 +1,6 @@
 //! The commands, from what was typed to the exit code.
 
+mod check;
 mod inject;
 mod install;
 mod status;
@@ -25,6 +26,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Find out what is wrong with an installation, or with a cluster before it, and what to do about it.
+    Check(check::Options),
     /// Show the mesh on one machine: a small shop, step by step, with live figures.
     Demo(demo::Options),
     /// Add the proxy to workloads in YAML files, as the webhook does to pods.
@@ -102,6 +105,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let ended = match arguments.command {
+        Command::Check(options) => check::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Inject(options) => inject::run(&options),
         Command::Install(options) => install::run(&options),

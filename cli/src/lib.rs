@@ -3,6 +3,8 @@
 //! The worlds and the meshes in them are modules here and not a crate: no dependency must be kept from anybody, and the demo is
 //! their first user. `weft-tests` is the only other crate that may use this library.
 
+mod check;
+mod cluster;
 mod command;
 mod demo;
 mod inject;

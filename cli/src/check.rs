@@ -16,7 +16,9 @@ mod installed;
 mod workloads;
 
 pub(crate) use facts::{Fact, Facts, Labelled};
-pub(crate) use gather::{Stage, gather};
+pub(crate) use gather::{Stage, gather, get, list, told};
+pub(crate) use installed::installed_version;
+pub(crate) use workloads::{has_proxy, is_running, version_of};
 
 /// One check.
 #[derive(Debug)]

@@ -5,6 +5,8 @@ mod inject;
 mod install;
 mod status;
 mod token;
+mod uninstall;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -39,6 +41,10 @@ enum Command {
     /// Join tokens: the first proof of a machine that has no Kubernetes.
     #[command(subcommand)]
     Token(token::Command),
+    /// Print what an uninstallation deletes, for `kubectl delete`, and say what stays.
+    Uninstall(uninstall::Options),
+    /// Print this version with what was set before, for `kubectl apply`; or restart workloads so that they get its proxy.
+    Upgrade(upgrade::Options),
 }
 
 /// How the program ends. Numbers above 60 are those of sysexits.h.
@@ -111,6 +117,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Install(options) => install::run(&options),
         Command::Status(options) => status::run(&options),
         Command::Token(token::Command::Create(options)) => token::create(&options),
+        Command::Uninstall(options) => uninstall::run(&options),
+        Command::Upgrade(options) => upgrade::run(&options),
     };
     ended.unwrap_or_else(|error| report(&error)).into()
 }

@@ -10,6 +10,7 @@ mod demo;
 mod inject;
 pub mod load;
 pub mod mesh;
+mod rollout;
 mod terminal;
 pub mod world;
 

@@ -120,6 +120,10 @@ async fn ask(client: Option<&Client>, path: &str) -> Fact {
 }
 
 /// A whole list, page by page.
+pub(crate) async fn list(client: &Client, path: &str) -> Fact {
+    ask_list(Some(client), path, "").await
+}
+
 async fn ask_list(client: Option<&Client>, path: &str, query: &str) -> Fact {
     let mut all = Vec::new();
     let mut from = String::new();
@@ -136,7 +140,8 @@ async fn ask_list(client: Option<&Client>, path: &str, query: &str) -> Fact {
     }
 }
 
-async fn get(client: &Client, path: &str) -> Fact {
+/// One object.
+pub(crate) async fn get(client: &Client, path: &str) -> Fact {
     let request = match http::Request::get(path).body(Vec::new()) {
         Ok(request) => request,
         Err(error) => return Fact::Unknown(error.to_string()),
@@ -149,7 +154,7 @@ async fn get(client: &Client, path: &str) -> Fact {
 }
 
 /// An error with what it came from.
-fn told(error: &kube::Error) -> String {
+pub(crate) fn told(error: &kube::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {

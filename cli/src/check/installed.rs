@@ -143,9 +143,9 @@ pub(super) fn webhook_certificate(facts: &Facts) -> Result<Verdict, Verdict> {
 }
 
 /// The version that was installed: as it was written down, else by the control plane's image.
-pub(super) fn installed_version(facts: &Facts) -> Option<&str> {
-    let Fact::There(record) = &facts.record else {
-        let Fact::There(deployment) = &facts.control_plane else { return None };
+pub(crate) fn installed_version<'a>(record: &'a Fact, control_plane: &'a Fact) -> Option<&'a str> {
+    let Fact::There(record) = record else {
+        let Fact::There(deployment) = control_plane else { return None };
         let image = text(deployment, "/spec/template/spec/containers/0/image");
         let (_, tag) = image.rsplit_once(':')?;
         return minor(tag).map(|_| tag);
@@ -155,7 +155,7 @@ pub(super) fn installed_version(facts: &Facts) -> Option<&str> {
 
 pub(super) fn version(facts: &Facts) -> Result<Verdict, Verdict> {
     let ours = env!("CARGO_PKG_VERSION");
-    Ok(match installed_version(facts) {
+    Ok(match installed_version(&facts.record, &facts.control_plane) {
         None => Verdict::warning(
             "neither a record nor the control plane's image says which version is installed",
             format!("this weft is {ours}; give the image a tag that says its version"),

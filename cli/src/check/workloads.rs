@@ -115,18 +115,20 @@ fn nowhere() -> Installation {
     Installation { image: String::new(), control_plane: String::new(), trust_domain: String::new() }
 }
 
-fn is_running(pod: &Value) -> bool {
+/// Whether a pod is there to stay.
+pub(crate) fn is_running(pod: &Value) -> bool {
     !matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
         && pod.pointer("/metadata/deletionTimestamp").is_none()
 }
 
-fn has_proxy(pod: &Value) -> bool {
+/// Whether a pod has a proxy.
+pub(crate) fn has_proxy(pod: &Value) -> bool {
     let lists = ["initContainers", "containers"].into_iter().filter_map(|list| pod.pointer(&format!("/spec/{list}")));
     lists.filter_map(Value::as_array).flatten().any(|container| text(container, "/name") == PROXY_CONTAINER)
 }
 
 pub(super) fn proxy_version(facts: &Facts) -> Result<Verdict, Verdict> {
-    let Some(installed) = installed_version(facts) else {
+    let Some(installed) = installed_version(&facts.record, &facts.control_plane) else {
         return Ok(Verdict::warning("nothing says which version the control plane has", "see the check version"));
     };
     let (mut same, mut near, mut far) = (0_usize, Vec::new(), Vec::new());
@@ -134,7 +136,7 @@ pub(super) fn proxy_version(facts: &Facts) -> Result<Verdict, Verdict> {
         for pod in
             labelled.pods.items("pods of labelled namespaces")?.iter().filter(|pod| is_running(pod) && has_proxy(pod))
         {
-            let version = text(pod, &format!("/metadata/annotations/{}", INJECTED.replace('/', "~1")));
+            let version = version_of(pod);
             let name = format!("{}/{} ({version})", labelled.name(), text(pod, "/metadata/name"));
             if version == installed {
                 same += 1;
@@ -158,6 +160,11 @@ pub(super) fn proxy_version(facts: &Facts) -> Result<Verdict, Verdict> {
             restart,
         )
     })
+}
+
+/// The version of a pod's proxy: that of who added it.
+pub(crate) fn version_of(pod: &Value) -> &str {
+    text(pod, &format!("/metadata/annotations/{}", INJECTED.replace('/', "~1")))
 }
 
 /// Whether two versions work together: at most one minor version lies between them.

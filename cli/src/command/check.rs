@@ -14,8 +14,8 @@ use crate::terminal::{Colour, Paint};
 /// Flags of `weft check`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-docs/checks.md says of each check what it means. The exit code is 0 where nothing fails (warnings do not, unless --strict), 1 where
-something does, and 69 where the API server does not answer.
+docs/checks.md says of each check what it means. The exit code is 0 where nothing fails (warnings do not, unless \
+--strict), 1 where something does, and 69 where the API server does not answer.
 
 Examples:
   weft check --pre && weft install | kubectl apply -f -

@@ -19,8 +19,9 @@ Examples:
   weft inject -f shop.yaml | kubectl apply -f -
   kustomize build . | weft inject -f - > injected.yaml
 
-Every Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, Job and CronJob gets the proxy, in lists too, unless a label
-weft.dev/inject: disabled or its network says otherwise. Everything else keeps its bytes. What is injected already stays as it is.")]
+Every Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, Job and CronJob gets the proxy, in lists too, unless a label \
+weft.dev/inject: disabled or its network says otherwise. Everything else keeps its bytes. What is injected already stays \
+as it is.")]
 pub(crate) struct Options {
     /// A file of YAML documents or JSON, or - for standard input.
     #[arg(short = 'f', long = "file", value_name = "FILE", required = true)]

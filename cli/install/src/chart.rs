@@ -78,10 +78,19 @@ fn on_condition(condition: Option<&str>, text: &str) -> String {
 
 fn definitions() -> String {
     let texts = objects::definitions().into_iter().map(|mut definition| {
-        definition["metadata"]["annotations"]["helm.sh/resource-policy"] = json!("keep");
+        definition["metadata"]["annotations"] = annotations();
         format!("---\n{}", yaml::document(&definition))
     });
     format!("{HEAD}{}", on_condition(Some("crds.enabled"), &texts.collect::<String>()))
+}
+
+/// Helm and Argo CD leave a definition where it is when Weft goes, and Argo CD applies it before all else.
+fn annotations() -> Value {
+    json!({
+        "helm.sh/resource-policy": "keep",
+        "argocd.argoproj.io/sync-options": "Delete=false,Prune=false",
+        "argocd.argoproj.io/sync-wave": "-1",
+    })
 }
 
 /// What can be set, as JSON Schema. Helm before 3.18 reads draft 7 and nothing newer.
@@ -128,6 +137,26 @@ mod tests {
     fn the_charts_defaults_are_the_defaults() {
         let read: Value = serde_saphyr::from_str(&values()).unwrap();
         assert_eq!(read, Values::default().to_json());
+    }
+
+    /// What the example for Argo CD says of us is there.
+    #[test]
+    fn the_application_of_argo_cd_points_to_what_is_there() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let text = std::fs::read_to_string(root.join("deploy/argocd/application.yaml")).unwrap();
+        let application: Value = serde_saphyr::from_str(&text).unwrap();
+        let spec = &application["spec"];
+        assert!(root.join(spec["source"]["path"].as_str().unwrap()).join("Chart.yaml").is_file());
+        assert_eq!(spec["destination"]["namespace"], NAMESPACE);
+        let layer = crate::Layer::file(&spec["source"]["helm"]["valuesObject"].to_string()).unwrap();
+        let (values, _) = Values::read([layer]).unwrap();
+        let ignored = &spec["ignoreDifferences"][0];
+        let is_ignored =
+            |object: &Value| object["kind"] == ignored["kind"] && object["metadata"]["name"] == ignored["name"];
+        assert!(crate::manifests(&values).iter().any(|manifest| is_ignored(&manifest.object)), "{ignored}");
+        let namespace = objects::templates().into_iter().find(|template| template.file == "namespace").unwrap();
+        let labels = &spec["syncPolicy"]["managedNamespaceMetadata"]["labels"];
+        assert_eq!(*labels, namespace.object["metadata"]["labels"]);
     }
 
     #[test]

@@ -64,13 +64,31 @@ impl Edits<'_> {
             // An alias is not its own to change.
             (Content::Scalar, Value::Object(_) | Value::Array(_), _) => Err(Unspliced { field: path.to_owned() }),
             _ => {
-                // Nothing stands there at all where a value was left out.
-                let gap =
-                    if node.start == node.end && !self.before(node.start).ends_with([' ', '\n']) { " " } else { "" };
-                self.all.push(Edit { start: node.start, end: node.end, text: format!("{gap}{new}") });
+                self.replace(node, new);
                 Ok(())
             }
         }
+    }
+
+    /// Puts another value in place of a node, written as the node was.
+    fn replace(&mut self, node: &Node, new: &Value) {
+        let first = match &node.content {
+            Content::List { block: true, elements } => elements.first().map(|first| self.dash(first.start)),
+            Content::Map { block: true, entries } => entries.first().map(|first| first.key.start),
+            Content::List { .. } | Content::Map { .. } | Content::Scalar => None,
+        };
+        let start = first.unwrap_or(node.start);
+        let mut text = if first.is_some() && (new.is_object() || new.is_array()) {
+            let indent = format!("\n{}", " ".repeat(self.column(start)));
+            weft_install::document(new).trim_end().replace('\n', &indent)
+        } else {
+            new.to_string()
+        };
+        // A block scalar at its end has brought its last line's end.
+        if self.before(node.end).ends_with('\n') {
+            text.push('\n');
+        }
+        self.all.push(Edit { start, end: node.end, text });
     }
 
     fn change_map(
@@ -131,8 +149,7 @@ impl Edits<'_> {
         let (front, rest) = new.split_at_checked(before).unwrap_or((&[], new));
         let (kept, back) = rest.split_at_checked(old.len()).unwrap_or((rest, &[]));
         let first = elements.first().map_or(0, |node| node.start);
-        // In a block the element stands behind its dash.
-        let start = if block { self.before(first).rfind('-').unwrap_or(first) } else { first };
+        let start = if block { self.dash(first) } else { first };
         let indent = " ".repeat(self.column(start));
         if !front.is_empty() {
             let text = if block {
@@ -172,6 +189,22 @@ impl Edits<'_> {
             }
         };
         Edit { start: at, end: at, text }
+    }
+
+    /// Where the dash of a block's element is: before it on its line, or on one above with comments between.
+    fn dash(&self, element: usize) -> usize {
+        let before = self.before(element);
+        let mut end = before.len();
+        for line in before.split('\n').rev() {
+            let begin = end - line.len();
+            let said =
+                if line.trim_start().starts_with('#') { "" } else { line.split(" #").next().unwrap_or_default() };
+            if let Some(at) = said.rfind('-') {
+                return begin + at;
+            }
+            end = begin.saturating_sub(1);
+        }
+        element
     }
 
     fn before(&self, at: usize) -> &str {

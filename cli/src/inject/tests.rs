@@ -188,3 +188,139 @@ fn what_cannot_be_added_to_is_refused_and_not_mangled() {
         "apiVersion: v1\nkind: Pod\nmetadata: {annotations: &a {x: y}, labels: *a}\nspec: {containers: [{name: a}]}\n";
     assert!(refused(anchored).contains("is written in a way"));
 }
+
+/// Writes a value down as somebody might: in blocks or braces, quoted or plain, with comments and gaps.
+struct Hand(fastrand::Rng);
+
+impl Hand {
+    fn gap(&mut self, indent: usize) -> String {
+        match self.0.u8(0..12) {
+            0 => "\n".to_owned(),
+            1 => format!("{}# A comment: - {{with}} signs.\n", " ".repeat(indent)),
+            _ => String::new(),
+        }
+    }
+
+    fn scalar(&mut self, value: &Value) -> String {
+        let is_plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase());
+        match value.as_str() {
+            Some(text) if is_plain(text) && self.0.bool() => text.to_owned(),
+            Some(text) if self.0.bool() => format!("'{}'", text.replace('\'', "''")),
+            _ => value.to_string(),
+        }
+    }
+
+    /// It in braces.
+    fn flow(&mut self, value: &Value) -> String {
+        let comma = if self.0.bool() { ", " } else { " ,\n                " };
+        match value {
+            Value::Object(map) => {
+                let entries = map.iter().map(|(name, value)| format!("{name}: {}", self.flow(value)));
+                format!("{{{}}}", entries.collect::<Vec<_>>().join(comma))
+            }
+            Value::Array(list) => {
+                format!("[ {} ]", list.iter().map(|value| self.flow(value)).collect::<Vec<_>>().join(comma))
+            }
+            scalar => self.scalar(scalar),
+        }
+    }
+
+    /// What stands behind a key or a dash.
+    fn behind(&mut self, value: &Value, indent: usize, dash: bool) -> String {
+        if let Value::String(text) = value
+            && !dash
+            && !text.is_empty()
+            && self.0.u8(0..4) == 0
+        {
+            let head = ["|-", ">-  # folded"][self.0.usize(0..2)];
+            return format!(" {head}\n{}{text}\n\n", " ".repeat(indent + 1));
+        }
+        let is_block = matches!(value, Value::Object(map) if !map.is_empty())
+            || matches!(value, Value::Array(list) if !list.is_empty());
+        if !is_block || self.0.u8(0..4) == 0 {
+            return format!(" {}{}\n", self.flow(value), ["", "  # x"][self.0.usize(0..2)]);
+        }
+        let step = self.0.usize(if dash || value.is_object() { 1..4 } else { 0..4 });
+        // On the dash's own line, behind as many blanks as the others will have.
+        if dash && step > 1 && self.0.bool() {
+            let block = self.block(value, indent + step);
+            let bare = block.trim_start_matches(' ');
+            if !bare.starts_with(['#', '\n']) {
+                return format!("{}{bare}", " ".repeat(step - 1));
+            }
+        }
+        format!("{}\n{}", ["", " # y"][self.0.usize(0..2)], self.block(value, indent + step))
+    }
+
+    fn block(&mut self, value: &Value, indent: usize) -> String {
+        let pad = " ".repeat(indent);
+        let mut parts = Vec::new();
+        if let Value::Object(map) = value {
+            for (name, value) in map {
+                parts.push(format!("{}{pad}{name}:{}", self.gap(indent), self.behind(value, indent, false)));
+            }
+        }
+        for value in value.as_array().into_iter().flatten() {
+            parts.push(format!("{}{pad}-{}", self.gap(indent), self.behind(value, indent, true)));
+        }
+        parts.concat()
+    }
+}
+
+#[test]
+fn no_hand_is_misread() {
+    let object = serde_json::json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "cart", "labels": {}},
+        "spec": {"replicas": 2, "template": {
+            "metadata": {"annotations": {"a": "b: c"}, "labels": {"app": "cart"}},
+            "spec": {
+                "containers": [
+                    {"name": "cart", "args": ["a", "- b", "it's"], "env": [{"name": "X", "value": ""}]}, {"name": "other"},
+                ],
+                "initContainers": [{"name": "first", "command": ["sh", "-c", "exit 0"]}],
+                "volumes": [{"name": "data", "emptyDir": {}}, {"name": "end", "configMap": {"name": "end"}}],
+            },
+        }},
+    });
+    for seed in 0..300 {
+        let yaml = Hand(fastrand::Rng::with_seed(seed)).block(&object, 0);
+        assert_eq!(read(&yaml).as_ref(), Ok(&object), "{seed}: {yaml}");
+        let once = injected(&yaml).text;
+        assert_eq!(injected(&once).text, once, "{seed}: {yaml}");
+        // Every character is still there, in its order.
+        let mut chars = once.chars();
+        assert!(yaml.chars().all(|c| chars.any(|it| it == c)), "{seed}: {yaml}\n---\n{once}");
+    }
+}
+
+#[test]
+fn keys_that_go_and_values_that_change_leave_the_rest_as_it_is() {
+    let yaml = "\
+a:  # first
+  tcpSocket:
+    port: 1
+  text: |
+    x
+
+b:
+- one  # kept
+-  {c: 'd',  e: 1}
+- two
+c: 3   # last
+";
+    let old = read(yaml).unwrap();
+    let new = serde_json::json!({"a": {"httpGet": {"port": 2}}, "b": ["one", {"c": "d", "e": [2]}, "two"], "c": "no"});
+    let text = splice::spliced(yaml, &old, &new).unwrap();
+    assert_eq!(read(&text).as_ref(), Ok(&new), "{text}");
+    let want = "\
+a:  # first
+  httpGet:
+    port: 2
+b:
+- one  # kept
+-  {c: 'd',  e: [2]}
+- two
+c: \"no\"   # last
+";
+    assert_eq!(text, want);
+}

@@ -6,7 +6,7 @@ use granit_parser::{Event, Parser, Span, StructureStyle};
 /// A thing of a text.
 #[derive(Debug)]
 pub(super) struct Node {
-    /// Its first byte. In a block that is the first key, or the first element behind its dash.
+    /// Its first byte. Of a block only its elements say that for sure.
     pub(super) start: usize,
     /// The byte behind its last one.
     pub(super) end: usize,

@@ -1,6 +1,7 @@
 //! What a cluster says, as the API server words it: JSON.
 
 use serde_json::Value;
+use weft_model::kubernetes::ENABLED;
 
 use super::Verdict;
 
@@ -69,20 +70,25 @@ pub(crate) struct Facts {
     pub(crate) namespaces: Result<Vec<Labelled>, String>,
 }
 
-/// A namespace that is labelled for injection.
+/// A namespace that is labelled for injection, or that has a pod which is.
 #[derive(Clone, Debug)]
 pub(crate) struct Labelled {
     /// The Namespace itself.
     pub(crate) namespace: Value,
     /// Its ConfigMap that says whom to trust.
     pub(crate) bundle: Fact,
-    /// A list.
+    /// A list; only those that are labelled themselves where the namespace is not.
     pub(crate) pods: Fact,
 }
 
 impl Labelled {
     pub(super) fn name(&self) -> &str {
         text(&self.namespace, "/metadata/name")
+    }
+
+    /// Whether the namespace itself is.
+    pub(super) fn is_labelled(&self) -> bool {
+        text(&self.namespace, "/metadata/labels/weft.dev~1inject") == ENABLED
     }
 }
 

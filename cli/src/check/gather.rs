@@ -1,5 +1,7 @@
 //! Asks the API server, and decides nothing.
 
+use std::collections::BTreeMap;
+
 use futures::future::join_all;
 use kube::Client;
 use serde_json::{Value, json};
@@ -70,7 +72,26 @@ async fn namespaces(client: Option<&Client>) -> Result<Vec<Labelled>, String> {
         let pods = ask_list(client, &format!("/api/v1/namespaces/{name}/pods"), "").await;
         Labelled { namespace, bundle, pods }
     });
-    Ok(join_all(labelled).await)
+    let mut labelled = join_all(labelled).await;
+    // A pod may be labelled itself, in a namespace that is not.
+    let pods = match ask_list(client, "/api/v1/pods", &format!("labelSelector={INJECT_LABEL}%3D{ENABLED}")).await {
+        Fact::There(mut list) => list.get_mut("items").map(Value::take),
+        Fact::Missing => None,
+        Fact::Unknown(why) => return Err(why),
+    };
+    let mut by_namespace: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for pod in pods.as_ref().and_then(Value::as_array).into_iter().flatten() {
+        let namespace = pod.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
+        if !labelled.iter().any(|it| it.name() == namespace) {
+            by_namespace.entry(namespace.to_owned()).or_default().push(pod.clone());
+        }
+    }
+    for (name, pods) in by_namespace {
+        let bundle = ask(client, &format!("/api/v1/namespaces/{name}/configmaps/{TRUST_BUNDLE}")).await;
+        let namespace = json!({"metadata": {"name": name}});
+        labelled.push(Labelled { namespace, bundle, pods: Fact::There(json!({"items": pods})) });
+    }
+    Ok(labelled)
 }
 
 /// What the installation creates.
@@ -202,9 +223,13 @@ mod tests {
             "/api/v1/nodes?limit=500&" => (200, json!({"metadata": {"continue": "x"}, "items": [1]})),
             "/api/v1/nodes?limit=500&&continue=x" => (200, json!({"metadata": {}, "items": [2, 3]})),
             "/api/v1/namespaces?limit=500&labelSelector=weft.dev/inject%3Denabled" => {
-                (200, json!({"items": [{"metadata": {"name": "shop"}}]}))
+                (200, json!({"items": [{"metadata": {"name": "shop", "labels": {"weft.dev/inject": "enabled"}}}]}))
             }
             "/api/v1/namespaces/shop/pods?limit=500&" => (200, json!({"items": [{}]})),
+            "/api/v1/pods?limit=500&labelSelector=weft.dev/inject%3Denabled" => {
+                let pod = |namespace: &str| json!({"metadata": {"namespace": namespace}});
+                (200, json!({"items": [pod("shop"), pod("lone")]}))
+            }
             "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" => (201, json!({"status": {"allowed": true}})),
             _ => refusal(404),
         });
@@ -218,6 +243,8 @@ mod tests {
             (&namespaces[0].bundle, &namespaces[0].pods),
             (&Fact::Missing, &Fact::There(json!({"items": [{}]})))
         );
+        let names: Vec<(&str, bool)> = namespaces.iter().map(|it| (it.name(), it.is_labelled())).collect();
+        assert_eq!(names, [("shop", true), ("lone", false)]);
         assert_eq!(facts.rights.len(), 2 * CREATED.len());
         assert!(facts.rights.iter().all(|(_, allowed)| *allowed == Ok(true)));
     }

@@ -330,6 +330,15 @@ fn workloads() {
     check(
         "trust-bundle",
         Failure,
+        "pods are labelled, and their namespaces are not, where weft-trust-bundle is written: shop",
+        first(|shop| {
+            shop.namespace = json!({"metadata": {"name": "shop"}});
+            shop.bundle = Fact::Missing;
+        }),
+    );
+    check(
+        "trust-bundle",
+        Failure,
         "trust different anchors",
         first(|shop| shop.bundle = config("anchors.pem", &certificates(99).1)),
     );

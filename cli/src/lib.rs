@@ -7,6 +7,7 @@ mod check;
 mod cluster;
 mod command;
 mod demo;
+pub mod fuzzing;
 mod inject;
 pub mod load;
 pub mod mesh;

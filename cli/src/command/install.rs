@@ -32,10 +32,10 @@ pub(crate) struct Options {
 pub(crate) struct ValueArgs {
     /// Set a value; the last one wins. KEY has dots, VALUE is YAML.
     #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    pub(super) set: Vec<String>,
     /// A file of values, or - for standard input; --set comes after all files.
     #[arg(short = 'f', long = "values", value_name = "FILE")]
-    files: Vec<PathBuf>,
+    pub(super) files: Vec<PathBuf>,
 }
 
 impl ValueArgs {

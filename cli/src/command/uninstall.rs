@@ -81,14 +81,15 @@ fn stays(crds: bool) -> String {
     format!("What stays:\n- {}\n{gone}\n", stays.join("\n- "))
 }
 
-/// What one layer of values no longer has that another had.
-pub(super) fn no_longer(before: Layer, now: &Values) -> anyhow::Result<Vec<Value>> {
-    let (before, _) = Values::read([before]).context("what was set")?;
+/// The names of what was installed by `before` and is not by what is set now. Nothing where `before` is of a version whose keys are
+/// gone.
+pub(super) fn no_longer(before: Layer, now: &Values) -> Vec<Value> {
+    let Ok((before, _)) = Values::read([before]) else { return Vec::new() };
     let names = |values: &Values| -> Vec<Value> {
         weft_install::installed(values, &json!({})).iter().map(|manifest| name_of(&manifest.object)).collect()
     };
     let now = names(now);
-    Ok(names(&before).into_iter().filter(|object| !now.contains(object)).collect())
+    names(&before).into_iter().filter(|object| !now.contains(object)).collect()
 }
 
 #[cfg(test)]
@@ -114,7 +115,7 @@ mod tests {
     #[test]
     fn what_was_turned_off_is_named() {
         let before = Layer::set("controlPlane.autoscaling.enabled=true").unwrap();
-        let gone = no_longer(before, &Values::default()).unwrap();
+        let gone = no_longer(before, &Values::default());
         assert_eq!(gone.len(), 1);
         assert_eq!(gone[0]["kind"], "HorizontalPodAutoscaler");
     }

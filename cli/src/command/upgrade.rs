@@ -64,9 +64,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Exit> {
 async fn objects(options: &Options, client: Client) -> anyhow::Result<Exit> {
     let record = record(check::get(&client, RECORD_PATH).await).ends(Exit::Unavailable)?;
     let (before, was) = (record.layer()?, &record.version);
-    let (values, set) = options.values.read(Some(before.clone()))?;
+    let read = options.values.read(Some(before.clone()));
+    let (values, set) = read.context("what was set before, with what is set now (--set KEY=null takes a key away)")?;
     let mut told = format!("from {was} to {}, keeping what was set: {set}\n", env!("CARGO_PKG_VERSION"));
-    for object in no_longer(before, &values)? {
+    for object in no_longer(before, &values) {
         let text = |pointer: &str| object.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default();
         let delete = ["no longer part of it: kubectl delete ", text("/kind"), " ", text("/metadata/name")];
         told.extend(delete);
@@ -130,6 +131,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_key_of_another_version_is_refused_until_it_is_taken_away() {
+        let before = || Some(Layer::set("gone.with.it=1").unwrap());
+        assert!(ValueArgs::default().read(before()).unwrap_err().to_string().contains("the values"));
+        let without = ValueArgs { set: vec!["gone=null".to_owned()], ..ValueArgs::default() };
+        without.read(before()).unwrap();
+        assert!(no_longer(before().unwrap(), &weft_install::Values::default()).is_empty());
+    }
 
     #[test]
     fn what_was_written_down_is_read_and_its_absence_explained() {

@@ -60,7 +60,8 @@ pub(super) fn trust_bundle(facts: &Facts) -> Result<Verdict, Verdict> {
     let odd = bundles.values().min_by_key(|names| names.len()).filter(|_| bundles.len() > 1);
     Ok(match odd {
         Some(odd) => Verdict::failure(format!("namespaces trust different anchors; these differ: {}", some(odd)), logs),
-        None => Verdict::good(format!("{} labelled namespaces have the same one", namespaces.len())),
+        None if namespaces.is_empty() => Verdict::good("no namespace is labelled, so none needs one"),
+        None => Verdict::good(format!("{} namespaces have the same one", namespaces.len())),
     })
 }
 

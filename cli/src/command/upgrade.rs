@@ -110,9 +110,12 @@ fn record(fact: Fact) -> anyhow::Result<Record> {
 async fn workloads(options: &Options, client: Client) -> anyhow::Result<Exit> {
     let (record, control_plane) =
         (check::get(&client, RECORD_PATH).await, check::get(&client, CONTROL_PLANE_PATH).await);
-    let version = check::installed_version(&record, &control_plane);
-    let version =
-        version.context("nothing says which version is installed: is the control plane there? weft check tells more");
+    let version = check::installed_version(&record, &control_plane).with_context(|| match (&record, &control_plane) {
+        (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) => {
+            format!("which version is installed cannot be seen: {why}")
+        }
+        _ => "nothing says which version is installed: is the control plane there? weft check tells more".to_owned(),
+    });
     let asked = Asked {
         version: version.ends(Exit::Unavailable)?.to_owned(),
         namespaces: options.namespace.clone(),

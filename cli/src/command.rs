@@ -1,7 +1,12 @@
 //! The commands, from what was typed to the exit code.
 
+mod check;
+mod inject;
+mod install;
 mod status;
 mod token;
+mod uninstall;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -23,13 +28,23 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Find out what is wrong with an installation, or with a cluster before it, and what to do about it.
+    Check(check::Options),
     /// Show the mesh on one machine: a small shop, step by step, with live figures.
     Demo(demo::Options),
+    /// Add the proxy to workloads in YAML files, as the webhook does to pods.
+    Inject(inject::Options),
+    /// Print what is installed on a Kubernetes cluster, for `kubectl apply`.
+    Install(install::Options),
     /// Show how every resource stands: accepted or why not, and how many proxies run it.
     Status(status::Options),
     /// Join tokens: the first proof of a machine that has no Kubernetes.
     #[command(subcommand)]
     Token(token::Command),
+    /// Print what an uninstallation deletes, for `kubectl delete`, and say what stays.
+    Uninstall(uninstall::Options),
+    /// Print this version with what was set before, for `kubectl apply`; or restart workloads so that they get its proxy.
+    Upgrade(upgrade::Options),
 }
 
 /// How the program ends. Numbers above 60 are those of sysexits.h.
@@ -96,9 +111,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let ended = match arguments.command {
+        Command::Check(options) => check::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Inject(options) => inject::run(&options),
+        Command::Install(options) => install::run(&options),
         Command::Status(options) => status::run(&options),
         Command::Token(token::Command::Create(options)) => token::create(&options),
+        Command::Uninstall(options) => uninstall::run(&options),
+        Command::Upgrade(options) => upgrade::run(&options),
     };
     ended.unwrap_or_else(|error| report(&error)).into()
 }

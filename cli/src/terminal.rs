@@ -8,7 +8,28 @@ pub(crate) struct Paint {
     colours: bool,
 }
 
+/// Whether somebody wants colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Colour {
+    /// Also where the output goes into a file.
+    Always,
+    /// On a terminal.
+    #[default]
+    Auto,
+    /// Nowhere.
+    Never,
+}
+
 impl Paint {
+    /// As it is wanted.
+    pub(crate) fn when(colour: Colour) -> Self {
+        match colour {
+            Colour::Always => Self { colours: true },
+            Colour::Auto => Self::for_stdout(),
+            Colour::Never => Self::plain(),
+        }
+    }
+
     /// Colours only on a terminal that was not asked to do without (no-color.org), and can.
     pub(crate) fn for_stdout() -> Self {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -24,6 +45,11 @@ impl Paint {
     /// What holds.
     pub(crate) fn good(self, text: &str) -> String {
         self.wrap("32", text)
+    }
+
+    /// What holds, and is odd.
+    pub(crate) fn odd(self, text: &str) -> String {
+        self.wrap("33", text)
     }
 
     /// What does not.

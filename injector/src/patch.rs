@@ -9,15 +9,12 @@ use serde_json::{Map, Value, json};
 mod probes;
 
 use weft_model::kubernetes::{
-    ADMIN_PORT, DISABLED, INIT_CONTAINER, INJECT_LABEL, PROXY_CONTAINER, TOKEN_AUDIENCE, TRUST_ANCHORS_KEY,
-    TRUST_BUNDLE,
+    ADMIN_PORT, DISABLED, INIT_CONTAINER, INJECT_LABEL, INJECTED_BY, MIRROR, NotInjected, PROXY_CONTAINER,
+    TOKEN_AUDIENCE, TRUST_ANCHORS_KEY, TRUST_BUNDLE,
 };
 use weft_model::probes::VARIABLE as PROBES_VARIABLE;
 
 use crate::annotations::{PodSettings, Problem};
-
-/// Says by which version a proxy was added.
-pub const INJECTED: &str = "weft.dev/injected-by";
 
 /// The proxy's user: the redirect leaves its connections alone (design §2).
 const PROXY_UID: u32 = weft_init::Options::PROXY_UID;
@@ -52,32 +49,7 @@ pub enum Outcome {
     /// It, with a proxy.
     Injected(Value),
     /// It is left alone, and why.
-    Skipped(Skip),
-}
-
-/// Why a pod is left alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Skip {
-    /// Its label says so.
-    Disabled,
-    /// It has a proxy already.
-    HasProxy,
-    /// The node's network is not its own to redirect.
-    HostNetwork,
-    /// The API server only shows what a kubelet runs from a file.
-    Static,
-}
-
-impl Skip {
-    /// It in words.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Disabled => "its label weft.dev/inject is disabled",
-            Self::HasProxy => "it has a container weft-proxy already",
-            Self::HostNetwork => "it uses its node's network, whose traffic is not the pod's to redirect",
-            Self::Static => "it is a static pod, which only its node's kubelet can change",
-        }
-    }
+    Skipped(NotInjected),
 }
 
 /// Adds the proxy to a pod, or to the template of one: always the same to the same.
@@ -110,7 +82,7 @@ pub fn inject_salted(pod: &Value, installation: &Installation, salt: &str) -> Re
     let mut pod = pod.clone();
     let metadata = object(&mut pod, "metadata").ok_or_else(|| misshapen("metadata"))?;
     let annotations = object_in(metadata, "annotations").ok_or_else(|| misshapen("metadata.annotations"))?;
-    annotations.insert(INJECTED.to_owned(), json!(env!("CARGO_PKG_VERSION")));
+    annotations.insert(INJECTED_BY.to_owned(), json!(env!("CARGO_PKG_VERSION")));
     let spec = pod.get_mut("spec").and_then(Value::as_object_mut).ok_or_else(|| misshapen("spec"))?;
     let probes = probes::rewrite(spec, &settings, &key)?;
     let containers = array_in(spec, "initContainers").ok_or_else(|| misshapen("spec.initContainers"))?;
@@ -120,20 +92,20 @@ pub fn inject_salted(pod: &Value, installation: &Installation, salt: &str) -> Re
     Ok(Outcome::Injected(pod))
 }
 
-fn skip(pod: &Value) -> Option<Skip> {
+fn skip(pod: &Value) -> Option<NotInjected> {
     let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str);
     let labels = pod.pointer("/metadata/labels");
     if labels.and_then(|labels| labels.get(INJECT_LABEL)).and_then(Value::as_str) == Some(DISABLED) {
-        return Some(Skip::Disabled);
+        return Some(NotInjected::Disabled);
     }
     // Where the API server shows a static pod, the kubelet has said from what.
-    if text("/metadata/annotations/kubernetes.io~1config.mirror").is_some() {
-        return Some(Skip::Static);
+    if text(&format!("/metadata/annotations/{}", MIRROR.replace('/', "~1"))).is_some() {
+        return Some(NotInjected::Static);
     }
     if pod.pointer("/spec/hostNetwork").and_then(Value::as_bool) == Some(true) {
-        return Some(Skip::HostNetwork);
+        return Some(NotInjected::HostNetwork);
     }
-    containers(pod).any(|(_, container)| name(container) == PROXY_CONTAINER).then_some(Skip::HasProxy)
+    containers(pod).any(|(_, container)| name(container) == PROXY_CONTAINER).then_some(NotInjected::HasProxy)
 }
 
 /// Containers that run as the proxy's user: what they send would pass by the proxy (semantics 44).

@@ -75,7 +75,7 @@ impl Webhook {
             },
             Ok(Outcome::Skipped(skip)) => {
                 self.skipped.inc();
-                tracing::info!(namespace, name, reason = skip.as_str(), "pod left alone");
+                tracing::info!(namespace, name, reason = skip.message(), "pod left alone");
                 allowed
             }
             Err(problems) => {

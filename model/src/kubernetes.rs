@@ -21,9 +21,14 @@ pub const INJECTED_BY: &str = "weft.dev/injected-by";
 /// Namespaces whose pods never get a proxy, whatever their labels say: the cluster's own, without which nothing starts, and ours.
 pub const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-node-lease", "weft-system"];
 
-/// Why a pod that should have a proxy has none.
+/// The annotation of a pod that the API server only shows: which of its files a kubelet runs it from.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Why a pod gets no proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotInjected {
+    /// Its label says so.
+    Disabled,
     /// It has a container of that name already.
     HasProxy,
     /// The node's network is not its own to redirect.
@@ -35,12 +40,13 @@ pub enum NotInjected {
 }
 
 impl NotInjected {
-    /// Every reason.
-    pub const ALL: [Self; 4] = [Self::HasProxy, Self::HostNetwork, Self::Older, Self::Static];
+    /// Every reason for which a pod has none that should have one.
+    pub const UNWANTED: [Self; 4] = [Self::HasProxy, Self::HostNetwork, Self::Older, Self::Static];
 
     /// It as a label of a metric.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Disabled => "disabled",
             Self::HasProxy => "has-proxy",
             Self::HostNetwork => "host-network",
             Self::Older => "older",
@@ -51,6 +57,7 @@ impl NotInjected {
     /// It in words.
     pub const fn message(self) -> &'static str {
         match self {
+            Self::Disabled => "its label weft.dev/inject is disabled",
             Self::HasProxy => "it has a container weft-proxy already",
             Self::HostNetwork => "it uses its node's network, whose traffic is not the pod's to redirect",
             Self::Older => "it was made before its namespace was labelled, or while nobody injected; restart it",

@@ -5,7 +5,7 @@ use anyhow::{Context as _, bail};
 
 use crate::workspace;
 
-const GENERATORS: [&str; 2] = ["weft-crds-gen", "weft-proto-gen"];
+const GENERATORS: [&str; 3] = ["weft-crds-gen", "weft-install", "weft-proto-gen"];
 
 /// Writes the generated code, or with `check` fails where what is checked in is not current.
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {

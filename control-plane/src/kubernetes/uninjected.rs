@@ -21,7 +21,7 @@ use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use weft_model::kubernetes::{DISABLED, ENABLED, INJECT_LABEL, INJECTED_BY, NotInjected, SYSTEM_NAMESPACES};
+use weft_model::kubernetes::{DISABLED, ENABLED, INJECT_LABEL, INJECTED_BY, MIRROR, NotInjected, SYSTEM_NAMESPACES};
 use weft_runtime::drain::Drain;
 
 use crate::metrics::Metrics;
@@ -215,7 +215,7 @@ impl Seen {
 
     /// How many there are for each reason.
     fn counts(&self) -> BTreeMap<&'static str, i64> {
-        let mut counts: BTreeMap<_, _> = NotInjected::ALL.iter().map(|reason| (reason.as_str(), 0)).collect();
+        let mut counts: BTreeMap<_, _> = NotInjected::UNWANTED.iter().map(|reason| (reason.as_str(), 0)).collect();
         for (name, bare) in &self.pods {
             if let Some(reason) = bare.found.filter(|_| self.is_wanted(name, bare)) {
                 *counts.entry(reason.as_str()).or_insert(0) += 1;
@@ -258,8 +258,6 @@ fn read(mut meta: ObjectMeta) -> (PodName, Option<Bare>) {
 
 /// Why a pod has no proxy; `None` for one that has run to its end.
 fn why(pod: &Pod) -> Option<NotInjected> {
-    /// Where the API server shows a static pod, the kubelet has said from what.
-    const MIRROR: &str = "kubernetes.io/config.mirror";
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if matches!(phase, Some("Succeeded" | "Failed")) {
         return None;

@@ -1,6 +1,8 @@
 use serde_json::{Value, json};
 
-use super::{INIT_CONTAINER, Installation, Outcome, PROXY_CONTAINER, Skip, inject, inject_salted};
+use weft_model::kubernetes::NotInjected;
+
+use super::{INIT_CONTAINER, Installation, Outcome, PROXY_CONTAINER, inject, inject_salted};
 
 fn installation() -> Installation {
     Installation {
@@ -56,15 +58,15 @@ fn the_proxy_comes_first_and_the_rest_stays_as_it_was() {
 #[test]
 fn a_pod_is_injected_once() {
     let once = injected(&pod());
-    assert_eq!(inject(&once, &installation()), Ok(Outcome::Skipped(Skip::HasProxy)));
+    assert_eq!(inject(&once, &installation()), Ok(Outcome::Skipped(NotInjected::HasProxy)));
 }
 
 #[test]
 fn some_pods_are_left_alone() {
     for (pointer, value, why) in [
-        ("/metadata/labels", json!({"weft.dev/inject": "disabled"}), Skip::Disabled),
-        ("/metadata/annotations", json!({"kubernetes.io/config.mirror": "1"}), Skip::Static),
-        ("/spec/hostNetwork", json!(true), Skip::HostNetwork),
+        ("/metadata/labels", json!({"weft.dev/inject": "disabled"}), NotInjected::Disabled),
+        ("/metadata/annotations", json!({"kubernetes.io/config.mirror": "1"}), NotInjected::Static),
+        ("/spec/hostNetwork", json!(true), NotInjected::HostNetwork),
     ] {
         let mut pod = pod();
         let (parent, name) = pointer.rsplit_once('/').unwrap();

@@ -26,29 +26,41 @@ pub(super) fn cluster_test(workspace: &Workspace, name: &str) -> anyhow::Result<
 }
 
 /// Builds the peers that are not ours and no package holds: a gRPC client and server on grpc-go.
+pub(super) fn counterparts(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
+    let (name, files) = ("weft-grpc-interop", ["go.mod", "go.sum", "main.go"]);
+    Ok(vec![by_go(workspace, name, "tests/counterparts/grpc-interop", &files, ".")?])
+}
+
+/// Builds Helm, from its own module.
+pub(super) fn helm(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    let files = ["go.mod", "go.sum"];
+    by_go(workspace, "weft-helm", "tests/counterparts/helm", &files, "helm.sh/helm/v3/cmd/helm")
+}
+
+/// Builds a program of Go, in a directory of the checkout whose `files` say from what.
 ///
 /// Go looks at every file again and fetches what its cache lacks, so it is only asked where something has changed: once built,
 /// the tests need neither it nor a network.
-pub(super) fn counterparts(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
-    let source = workspace.root.join("tests/counterparts/grpc-interop");
-    let directory = workspace.programs();
-    let (program, stamp) = (directory.join("weft-grpc-interop"), directory.join("weft-grpc-interop.from"));
+fn by_go(workspace: &Workspace, name: &str, source: &str, files: &[&str], package: &str) -> anyhow::Result<PathBuf> {
+    let (source, directory) = (workspace.root.join(source), workspace.programs());
+    let (program, stamp) = (directory.join(name), directory.join(format!("{name}.from")));
     let mut from = String::new();
-    for name in ["go.mod", "go.sum", "main.go"] {
+    for name in files {
         let file = source.join(name);
         from += &fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
     }
     if program.is_file() && fs::read_to_string(&stamp).is_ok_and(|built| built == from) {
-        return Ok(vec![program]);
+        return Ok(program);
     }
-    println!("building {} with Go (the first time a minute)", program.display());
+    println!("building {} with Go (the first time some minutes)", program.display());
+    fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
     let mut go = Command::new("go");
     // No C: the program runs wherever it is put. No newer Go than the one here is fetched.
     go.current_dir(&source).env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local").env("GOWORK", "off");
-    go.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-o"]).arg(&program).arg(".");
+    go.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-o"]).arg(&program).arg(package);
     check(&mut go)?;
     fs::write(&stamp, from).with_context(|| format!("writing {}", stamp.display()))?;
-    Ok(vec![program])
+    Ok(program)
 }
 
 /// Runs cargo and returns the executables it says it made, or found fresh.

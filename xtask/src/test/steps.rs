@@ -35,6 +35,12 @@ pub(super) const ALL: &[Step] = &[
         claim: "the peers that no package holds are built",
         run: |workspace| programs::counterparts(workspace).map(drop),
     },
+    Step {
+        name: "helm",
+        needs: "Go, and its modules' registry or a filled cache",
+        claim: "the chart gives what weft install gives",
+        run: helm,
+    },
     Step { name: "netns", needs: "root", claim: "the real kernel and real programs agree, as root", run: netns },
     Step {
         name: "netns-unprivileged",
@@ -88,6 +94,13 @@ fn doc(workspace: &Workspace) -> anyhow::Result<()> {
 
 fn unit(workspace: &Workspace) -> anyhow::Result<()> {
     check(workspace.cargo().args(["test", "--profile", "demo", "--workspace", "--exclude", "weft-tests"]))
+}
+
+fn helm(workspace: &Workspace) -> anyhow::Result<()> {
+    let helm = programs::helm(workspace)?;
+    let mut cargo = workspace.cargo();
+    cargo.args(["test", "--profile", "demo", "--package", "weft-install", "--test", "helm"]);
+    check(cargo.env("WEFT_HELM", helm))
 }
 
 fn netns(workspace: &Workspace) -> anyhow::Result<()> {

@@ -1,0 +1,102 @@
+use super::*;
+use crate::values::Layer;
+
+fn with(sets: &[&str]) -> Vec<Value> {
+    let layers: Vec<Layer> = sets.iter().map(|text| Layer::set(text).unwrap()).collect();
+    manifests(&Values::read(layers).unwrap().0).into_iter().map(|manifest| manifest.object).collect()
+}
+
+fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> Option<&'a Value> {
+    objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
+}
+
+#[test]
+fn the_defaults_are_highly_available_and_locked_down() {
+    let objects = with(&[]);
+    for name in ["weft-control-plane", "weft-injector"] {
+        let deployment = find(&objects, "Deployment", name).unwrap();
+        assert_eq!(deployment["spec"]["replicas"], 2, "{name}");
+        let pod = &deployment["spec"]["template"]["spec"];
+        assert_eq!(pod["priorityClassName"], "system-cluster-critical");
+        assert!(pod.pointer("/affinity/podAntiAffinity/preferredDuringSchedulingIgnoredDuringExecution/0").is_some());
+        let security = &pod["containers"][0]["securityContext"];
+        assert_eq!(security["runAsNonRoot"], true);
+        assert_eq!(security["readOnlyRootFilesystem"], true);
+        assert_eq!(security["capabilities"], serde_json::json!({"drop": ["ALL"]}));
+        assert_eq!(find(&objects, "PodDisruptionBudget", name).unwrap()["spec"]["maxUnavailable"], 1);
+    }
+    assert!(find(&objects, "HorizontalPodAutoscaler", "weft-control-plane").is_none());
+    assert!(!objects.iter().any(|object| object["kind"] == "PriorityClass"));
+}
+
+#[test]
+fn every_value_reaches_an_object() {
+    let default = with(&[]);
+    for set in [
+        "trustDomain=example.org",
+        "images.controlPlane=a/b:1",
+        "images.proxy=a/c:1",
+        "images.pullPolicy=Always",
+        "images.pullSecrets=[{name: registry}]",
+        "controlPlane.replicas=3",
+        "controlPlane.log=debug",
+        "controlPlane.resources.limits.cpu=2",
+        "controlPlane.leafLifetime=1h",
+        "controlPlane.networks=[10.0.0.0/8]",
+        "controlPlane.reservedNetworks=[10.0.0.0/8]",
+        "controlPlane.nodeSelector.a=b",
+        "controlPlane.tolerations=[{operator: Exists}]",
+        "controlPlane.autoscaling.enabled=true",
+        "injector.replicas=3",
+        "injector.log=debug",
+        "injector.resources.requests.cpu=2",
+        "injector.nodeSelector.a=b",
+        "injector.tolerations=[{operator: Exists}]",
+        "priorityClass.name=other",
+        "disruptionBudgets.enabled=false",
+    ] {
+        assert_ne!(with(&[set]), default, "{set}");
+    }
+    let scaled = |set: &'static str| with(&["controlPlane.autoscaling.enabled=true", set]);
+    for set in
+        ["minReplicas=3", "maxReplicas=9", "cpuPercent=50"].map(|rest| format!("controlPlane.autoscaling.{rest}"))
+    {
+        let set: &'static str = Box::leak(set.into_boxed_str());
+        assert_ne!(scaled(set), scaled("controlPlane.log=info"), "{set}");
+    }
+}
+
+#[test]
+fn an_autoscaler_decides_alone_how_many_there_are() {
+    let objects = with(&["controlPlane.autoscaling.enabled=true"]);
+    let scaler = find(&objects, "HorizontalPodAutoscaler", "weft-control-plane").unwrap();
+    assert_eq!((&scaler["spec"]["minReplicas"], &scaler["spec"]["maxReplicas"]), (&2.into(), &5.into()));
+    assert!(find(&objects, "Deployment", "weft-control-plane").unwrap()["spec"].get("replicas").is_none());
+}
+
+#[test]
+fn a_priority_class_of_its_own_is_made_and_used() {
+    let objects = with(&["priorityClass={name: weft, create: true, value: 5}"]);
+    assert_eq!(find(&objects, "PriorityClass", "weft").unwrap()["value"], 5);
+    let pod = &find(&objects, "Deployment", "weft-injector").unwrap()["spec"]["template"]["spec"];
+    assert_eq!(pod["priorityClassName"], "weft");
+}
+
+#[test]
+fn what_was_set_is_remembered_and_definitions_come_first() {
+    let (values, set) = Values::read([Layer::set("controlPlane.replicas=3").unwrap()]).unwrap();
+    let all = installed(&values, &set);
+    assert_eq!(all[0].object["kind"], "CustomResourceDefinition");
+    let record = all.last().unwrap();
+    let again = Layer::file(record.object["data"][RECORD_VALUES].as_str().unwrap()).unwrap();
+    assert_eq!(Values::read([again]).unwrap(), (values, set));
+    let (values, set) = Values::read([Layer::set("crds.enabled=false").unwrap()]).unwrap();
+    assert!(installed(&values, &set).iter().all(|manifest| manifest.object["kind"] != "CustomResourceDefinition"));
+}
+
+#[test]
+fn nothing_is_left_unfilled() {
+    for (name, text) in base() {
+        assert!(!text.contains("${") && !text.contains('?'), "{name}: {text}");
+    }
+}

@@ -1,0 +1,258 @@
+//! Asks the API server, and decides nothing.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+use kube::Client;
+use serde_json::{Value, json};
+use weft_model::kubernetes::{ENABLED, INJECT_LABEL, TRUST_BUNDLE};
+
+use super::{Fact, Facts, Labelled};
+
+/// When the checks are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// After the installation.
+    After,
+    /// Before it.
+    Before,
+}
+
+/// How many objects the API server is asked for at a time.
+const PAGE: usize = 500;
+
+/// Asks for everything that the checks of a stage look at.
+pub(crate) async fn gather(client: &Client, stage: Stage, now_unix_s: u64) -> Facts {
+    let version = get(client, "/version").await;
+    // Whoever does not answer is not asked twenty times.
+    let is_there = matches!(version, Fact::There(_));
+    let (client, stage) = (is_there.then_some(client), stage);
+    let definition = |name: &str| format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}");
+    let own = |kind: &str, name: &str| format!("{kind}/namespaces/weft-system/{name}");
+    let map = |namespace: &str, name: &str| format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
+    let names = weft_install::objects::definitions();
+    let names = names.iter().filter_map(|definition| definition.pointer("/metadata/name")?.as_str());
+    let mut definitions = Vec::new();
+    for name in names {
+        definitions.push((name.to_owned(), ask(client, &definition(name)).await));
+    }
+    Facts {
+        now_unix_s,
+        nodes: ask_list(client, "/api/v1/nodes", "").await,
+        rights: if stage == Stage::Before { rights(client).await } else { Vec::new() },
+        http_route: ask(client, &definition("httproutes.gateway.networking.k8s.io")).await,
+        cilium: ask(client, &map("kube-system", "cilium-config")).await,
+        felix: ask(client, "/apis/crd.projectcalico.org/v1/felixconfigurations/default").await,
+        kube_proxy: ask(client, &map("kube-system", "kube-proxy")).await,
+        definitions,
+        control_plane: ask(client, &own("/apis/apps/v1", "deployments/weft-control-plane")).await,
+        injector: ask(client, &own("/apis/apps/v1", "deployments/weft-injector")).await,
+        webhook: ask(client, "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/weft-injector").await,
+        webhook_secret: match stage {
+            Stage::After => ask(client, &own("/api/v1", "secrets/weft-injector-tls")).await,
+            Stage::Before => Fact::Missing,
+        },
+        record: ask(client, &map("weft-system", weft_install::objects::RECORD)).await,
+        namespaces: namespaces(client).await,
+        version,
+    }
+}
+
+async fn namespaces(client: Option<&Client>) -> Result<Vec<Labelled>, String> {
+    let list = match ask_list(client, "/api/v1/namespaces", &format!("labelSelector={INJECT_LABEL}%3D{ENABLED}")).await
+    {
+        Fact::There(list) => list,
+        Fact::Missing => return Ok(Vec::new()),
+        Fact::Unknown(why) => return Err(why),
+    };
+    let items = list.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+    let labelled = items.into_iter().map(|namespace| async move {
+        let name = namespace.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        let bundle = ask(client, &format!("/api/v1/namespaces/{name}/configmaps/{TRUST_BUNDLE}")).await;
+        let pods = ask_list(client, &format!("/api/v1/namespaces/{name}/pods"), "").await;
+        Labelled { namespace, bundle, pods }
+    });
+    let mut labelled = join_all(labelled).await;
+    // A pod may be labelled itself, in a namespace that is not.
+    let pods = match ask_list(client, "/api/v1/pods", &format!("labelSelector={INJECT_LABEL}%3D{ENABLED}")).await {
+        Fact::There(mut list) => list.get_mut("items").map(Value::take),
+        Fact::Missing => None,
+        Fact::Unknown(why) => return Err(why),
+    };
+    let mut by_namespace: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for pod in pods.as_ref().and_then(Value::as_array).into_iter().flatten() {
+        let namespace = pod.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
+        if !labelled.iter().any(|it| it.name() == namespace) {
+            by_namespace.entry(namespace.to_owned()).or_default().push(pod.clone());
+        }
+    }
+    for (name, pods) in by_namespace {
+        let bundle = ask(client, &format!("/api/v1/namespaces/{name}/configmaps/{TRUST_BUNDLE}")).await;
+        let namespace = json!({"metadata": {"name": name}});
+        labelled.push(Labelled { namespace, bundle, pods: Fact::There(json!({"items": pods})) });
+    }
+    Ok(labelled)
+}
+
+/// What the installation creates.
+const CREATED: [(&str, &str, &str); 12] = [
+    ("apiextensions.k8s.io", "customresourcedefinitions", ""),
+    ("", "namespaces", ""),
+    ("rbac.authorization.k8s.io", "clusterroles", ""),
+    ("rbac.authorization.k8s.io", "clusterrolebindings", ""),
+    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", ""),
+    ("rbac.authorization.k8s.io", "roles", "weft-system"),
+    ("rbac.authorization.k8s.io", "rolebindings", "weft-system"),
+    ("apps", "deployments", "weft-system"),
+    ("policy", "poddisruptionbudgets", "weft-system"),
+    ("", "serviceaccounts", "weft-system"),
+    ("", "services", "weft-system"),
+    ("", "configmaps", "weft-system"),
+];
+
+async fn rights(client: Option<&Client>) -> Vec<(String, Result<bool, String>)> {
+    let Some(client) = client else { return Vec::new() };
+    let mut rights = Vec::new();
+    for (group, resource, namespace) in CREATED {
+        for verb in ["create", "patch"] {
+            let attributes = json!({"group": group, "resource": resource, "namespace": namespace, "verb": verb});
+            let review = json!({
+                "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+                "spec": {"resourceAttributes": attributes},
+            });
+            let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+            let request = http::Request::post(path).body(review.to_string().into_bytes());
+            let allowed = match request {
+                Ok(request) => client.request::<Value>(request).await.map_err(|error| told(&error)),
+                Err(error) => Err(error.to_string()),
+            };
+            let allowed = allowed.map(|review| review.pointer("/status/allowed") == Some(&Value::Bool(true)));
+            rights.push((format!("{verb} {resource}"), allowed));
+        }
+    }
+    rights
+}
+
+async fn ask(client: Option<&Client>, path: &str) -> Fact {
+    match client {
+        Some(client) => get(client, path).await,
+        None => Fact::Unknown("the API server does not answer".to_owned()),
+    }
+}
+
+/// A whole list, page by page.
+pub(crate) async fn list(client: &Client, path: &str) -> Fact {
+    ask_list(Some(client), path, "").await
+}
+
+async fn ask_list(client: Option<&Client>, path: &str, query: &str) -> Fact {
+    let mut all = Vec::new();
+    let mut from = String::new();
+    loop {
+        let page = ask(client, &format!("{path}?limit={PAGE}&{query}{from}")).await;
+        let Fact::There(mut page) = page else { return page };
+        if let Some(items) = page.get_mut("items").and_then(Value::as_array_mut) {
+            all.append(items);
+        }
+        match page.pointer("/metadata/continue").and_then(Value::as_str) {
+            Some(next) if !next.is_empty() => from = format!("&continue={next}"),
+            _ => return Fact::There(json!({"items": all})),
+        }
+    }
+}
+
+/// One object.
+pub(crate) async fn get(client: &Client, path: &str) -> Fact {
+    let request = match http::Request::get(path).body(Vec::new()) {
+        Ok(request) => request,
+        Err(error) => return Fact::Unknown(error.to_string()),
+    };
+    match client.request::<Value>(request).await {
+        Ok(value) => Fact::There(value),
+        Err(kube::Error::Api(status)) if status.code == 404 => Fact::Missing,
+        Err(error) => Fact::Unknown(told(&error)),
+    }
+}
+
+/// An error with what it came from.
+pub(crate) fn told(error: &kube::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.extend([": ", &more]);
+        }
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use hyper::body::Bytes;
+    use kube::client::Body;
+
+    use super::*;
+
+    /// An API server that answers from a function: a status and a body.
+    fn server(answer: fn(&str) -> (u16, Value)) -> Client {
+        let service = tower::service_fn(move |request: Request<Body>| async move {
+            let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+            let (status, body) = answer(&path);
+            let body = Full::new(Bytes::from(body.to_string()));
+            Ok::<_, std::io::Error>(Response::builder().status(status).body(body).unwrap())
+        });
+        Client::new(service, "default")
+    }
+
+    fn refusal(code: u16) -> (u16, Value) {
+        (
+            code,
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "reason": "No", "code": code}),
+        )
+    }
+
+    #[tokio::test]
+    async fn what_is_there_is_told_from_what_is_missing_and_what_is_hidden() {
+        let client = server(|path| match path {
+            "/version" => (200, json!({"gitVersion": "v1.34.0"})),
+            "/api/v1/namespaces/kube-system/configmaps/cilium-config" => refusal(403),
+            "/api/v1/nodes?limit=500&" => (200, json!({"metadata": {"continue": "x"}, "items": [1]})),
+            "/api/v1/nodes?limit=500&&continue=x" => (200, json!({"metadata": {}, "items": [2, 3]})),
+            "/api/v1/namespaces?limit=500&labelSelector=weft.dev/inject%3Denabled" => {
+                (200, json!({"items": [{"metadata": {"name": "shop", "labels": {"weft.dev/inject": "enabled"}}}]}))
+            }
+            "/api/v1/namespaces/shop/pods?limit=500&" => (200, json!({"items": [{}]})),
+            "/api/v1/pods?limit=500&labelSelector=weft.dev/inject%3Denabled" => {
+                let pod = |namespace: &str| json!({"metadata": {"namespace": namespace}});
+                (200, json!({"items": [pod("shop"), pod("lone")]}))
+            }
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" => (201, json!({"status": {"allowed": true}})),
+            _ => refusal(404),
+        });
+        let facts = gather(&client, Stage::Before, 7).await;
+        assert_eq!(facts.version, Fact::There(json!({"gitVersion": "v1.34.0"})));
+        assert_eq!(facts.nodes, Fact::There(json!({"items": [1, 2, 3]})));
+        assert!(matches!(&facts.cilium, Fact::Unknown(why) if why.contains("no")), "{:?}", facts.cilium);
+        assert_eq!((&facts.kube_proxy, &facts.webhook), (&Fact::Missing, &Fact::Missing));
+        let namespaces = facts.namespaces.unwrap();
+        assert_eq!(
+            (&namespaces[0].bundle, &namespaces[0].pods),
+            (&Fact::Missing, &Fact::There(json!({"items": [{}]})))
+        );
+        let names: Vec<(&str, bool)> = namespaces.iter().map(|it| (it.name(), it.is_labelled())).collect();
+        assert_eq!(names, [("shop", true), ("lone", false)]);
+        assert_eq!(facts.rights.len(), 2 * CREATED.len());
+        assert!(facts.rights.iter().all(|(_, allowed)| *allowed == Ok(true)));
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_does_not_answer_is_asked_once() {
+        let client = server(|path| if path == "/version" { refusal(500) } else { panic!("{path} was asked for") });
+        let facts = gather(&client, Stage::Before, 7).await;
+        assert!(matches!(facts.version, Fact::Unknown(_)) && facts.rights.is_empty() && facts.namespaces.is_err());
+    }
+}

@@ -1,0 +1,169 @@
+//! Weft's own parts.
+
+use serde_json::{Value, json};
+use weft_install::objects;
+
+use super::facts::{minor, some, text};
+use super::{Fact, Facts, Verdict};
+use certificates::{Certificates, from_base64};
+
+pub(super) mod certificates;
+
+const INSTALL: &str = "weft install | kubectl apply -f -";
+
+pub(super) fn definitions(facts: &Facts) -> Result<Verdict, Verdict> {
+    let ours = objects::definitions();
+    let (mut missing, mut other) = (Vec::new(), Vec::new());
+    for (name, fact) in &facts.definitions {
+        let want = ours.iter().find(|definition| text(definition, "/metadata/name") == name);
+        match (fact.known(name)?, want) {
+            (None, _) => missing.push(name.clone()),
+            (Some(found), Some(want)) if !holds(&found["spec"], &want["spec"]) => other.push(name.clone()),
+            (Some(_), _) => {}
+        }
+    }
+    Ok(if !missing.is_empty() {
+        Verdict::failure(format!("they are missing: {}", some(&missing)), INSTALL)
+    } else if other.is_empty() {
+        Verdict::good(format!("{} kinds, as this version has them", facts.definitions.len()))
+    } else {
+        Verdict::warning(
+            format!("they are of another version than this weft: {}", some(&other)),
+            "weft upgrade | kubectl apply -f -",
+        )
+    })
+}
+
+/// Whether everything that is wanted is found; the API server adds what it knows better.
+fn holds(found: &Value, want: &Value) -> bool {
+    match (found, want) {
+        (Value::Object(found), Value::Object(want)) => {
+            want.iter().all(|(name, want)| holds(found.get(name).unwrap_or(&Value::Null), want))
+        }
+        (Value::Array(found), Value::Array(want)) => {
+            found.len() == want.len() && found.iter().zip(want).all(|(found, want)| holds(found, want))
+        }
+        (Value::Number(found), Value::Number(want)) => found.as_f64() == want.as_f64(),
+        // What is false or empty may be left out.
+        (Value::Null, want) => [Value::Null, false.into(), "".into(), json!([]), json!({})].contains(want),
+        _ => found == want,
+    }
+}
+
+pub(super) fn control_plane(facts: &Facts) -> Result<Verdict, Verdict> {
+    ready(&facts.control_plane, "weft-control-plane", "traffic goes on as it was configured, and new pods wait")
+}
+
+pub(super) fn injector(facts: &Facts) -> Result<Verdict, Verdict> {
+    ready(&facts.injector, "weft-injector", "pods of labelled namespaces cannot be created")
+}
+
+fn ready(deployment: &Fact, name: &str, without: &str) -> Result<Verdict, Verdict> {
+    let Some(deployment) = deployment.known(name)? else {
+        return Ok(Verdict::failure(format!("there is no Deployment {name}"), INSTALL));
+    };
+    let count = |pointer: &str| deployment.pointer(pointer).and_then(Value::as_u64);
+    let (want, have) = (count("/spec/replicas").unwrap_or(1), count("/status/readyReplicas").unwrap_or(0));
+    let updated = count("/status/updatedReplicas").unwrap_or(0);
+    let look = format!("kubectl -n weft-system describe pods -l app={name}");
+    Ok(match have {
+        0 => Verdict::failure(format!("none of {want} is ready: {without}"), look),
+        have if have < want || updated < want => {
+            Verdict::warning(format!("{have} of {want} are ready, {updated} as they were last applied"), look)
+        }
+        1 => Verdict::warning("1 is ready: while it restarts there is none", "have two replicas or more"),
+        have => Verdict::good(format!("{have} are ready")),
+    })
+}
+
+/// The webhooks, each with the field of it that must say `Fail`.
+fn webhooks(facts: &Facts) -> Result<&[Value], Verdict> {
+    let Some(configuration) = facts.webhook.known("the webhook's configuration")? else {
+        return Err(Verdict::failure(
+            "there is no MutatingWebhookConfiguration weft-injector: no pod gets a proxy",
+            INSTALL,
+        ));
+    };
+    let hooks = configuration.get("webhooks").and_then(Value::as_array).map_or(&[] as &[Value], Vec::as_slice);
+    if hooks.is_empty() {
+        return Err(Verdict::failure("the MutatingWebhookConfiguration weft-injector has no webhooks", INSTALL));
+    }
+    Ok(hooks)
+}
+
+pub(super) fn webhook(facts: &Facts) -> Result<Verdict, Verdict> {
+    let hooks = webhooks(facts)?;
+    let name = |hook: &Value| text(hook, "/name").to_owned();
+    let open: Vec<String> = hooks.iter().filter(|hook| hook["failurePolicy"] != "Fail").map(name).collect();
+    if !open.is_empty() {
+        let said = format!("while the injector is away pods start without a proxy, in the clear: {}", some(&open));
+        return Ok(Verdict::failure(said, format!("set failurePolicy: Fail, or {INSTALL}")));
+    }
+    let bare: Vec<String> =
+        hooks.iter().filter(|hook| text(hook, "/clientConfig/caBundle").is_empty()).map(name).collect();
+    Ok(if bare.is_empty() {
+        Verdict::good(format!("{} webhooks, which fail closed", hooks.len()))
+    } else {
+        let said = format!("the API server was not told the injector's authority (caBundle): {}", some(&bare));
+        let remedy = "kubectl -n weft-system logs deployment/weft-injector says why; a GitOps controller that sets it back does this too";
+        Verdict::failure(said, remedy)
+    })
+}
+
+pub(super) fn webhook_certificate(facts: &Facts) -> Result<Verdict, Verdict> {
+    let hooks = webhooks(facts)?;
+    let Some(secret) = facts.webhook_secret.known("the Secret weft-injector-tls")? else {
+        let remedy = "kubectl -n weft-system logs deployment/weft-injector says why it was not made";
+        return Ok(Verdict::failure("there is no Secret weft-injector-tls", remedy));
+    };
+    let again = "kubectl -n weft-system delete secret weft-injector-tls: the injector makes another within a minute";
+    let shown = from_base64(text(secret, "/data/tls.crt")).and_then(|pem| Certificates::read(&pem));
+    let Some(shown) = shown else {
+        return Ok(Verdict::failure("the Secret weft-injector-tls holds no certificate", again));
+    };
+    for hook in hooks {
+        let believed = from_base64(text(hook, "/clientConfig/caBundle")).and_then(|pem| Certificates::read(&pem));
+        if !believed.is_some_and(|believed| shown.first_is_signed_by(&believed)) {
+            let said = format!(
+                "the caBundle of {} does not vouch for the certificate that the injector shows",
+                text(hook, "/name")
+            );
+            return Ok(Verdict::failure(said, again));
+        }
+    }
+    let days = shown.days_left(facts.now_unix_s);
+    Ok(match days {
+        ..0 => Verdict::failure("the injector's certificate has expired", again),
+        // It is renewed 30 days before.
+        0..25 => {
+            Verdict::warning(format!("the injector's certificate expires in {days} days and was not renewed"), again)
+        }
+        _ => Verdict::good(format!("the API server can verify it; it is good for {days} days")),
+    })
+}
+
+/// The version that was installed: as it was written down, else by the control plane's image.
+pub(crate) fn installed_version<'a>(record: &'a Fact, control_plane: &'a Fact) -> Option<&'a str> {
+    let Fact::There(record) = record else {
+        let Fact::There(deployment) = control_plane else { return None };
+        let image = text(deployment, "/spec/template/spec/containers/0/image");
+        let (_, tag) = image.rsplit_once(':')?;
+        return minor(tag).map(|_| tag);
+    };
+    Some(text(record, &format!("/data/{}", objects::RECORD_VERSION))).filter(|version| !version.is_empty())
+}
+
+pub(super) fn version(facts: &Facts) -> Result<Verdict, Verdict> {
+    let ours = env!("CARGO_PKG_VERSION");
+    Ok(match installed_version(&facts.record, &facts.control_plane) {
+        None => Verdict::warning(
+            "neither a record nor the control plane's image says which version is installed",
+            format!("this weft is {ours}; give the image a tag that says its version"),
+        ),
+        Some(installed) if installed == ours => Verdict::good(format!("{ours}, as this weft is")),
+        Some(installed) => Verdict::warning(
+            format!("{installed} is installed, and this weft is {ours}"),
+            "use the weft of that version, or weft upgrade | kubectl apply -f -",
+        ),
+    })
+}

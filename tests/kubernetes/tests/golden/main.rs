@@ -1,6 +1,8 @@
-//! Golden metrics: what `deploy/prometheus` scrapes, alerts on and `deploy/grafana` shows, of the shop that runs in the cluster.
+//! Golden metrics: what `deploy/prometheus` scrapes, alerts on and `deploy/grafana` shows, of the shop that runs in the cluster, and by
+//! which the shop is scaled.
 
 mod dashboards;
+mod gitops;
 mod prometheus;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,6 +108,8 @@ fn every_panel_and_every_alert_is_answered_by_what_the_shop_does() {
         eventually("an answer for every panel", || answered(&prometheus, &dashboard)).unwrap();
     }
     alerts_are_loaded(&prometheus).unwrap();
+    gitops::autoscaler_is_answered(&prometheus).unwrap();
+    gitops::overlays_are_taken().unwrap();
     servers_of_both_can_be_made().unwrap();
 }
 

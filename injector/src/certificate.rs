@@ -17,9 +17,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
-use rustls::ServerConfig;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -52,8 +54,6 @@ pub(crate) struct Material {
     authority_key: String,
     chain: String,
     key: String,
-    /// Until when the leaf is valid.
-    not_after_unix_s: u64,
 }
 
 /// Keeps the certificate.
@@ -105,15 +105,17 @@ impl Keeper {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let now = self.clock.unix_seconds();
         let secret = api.get_opt(NAME).await?;
-        let found = secret.as_ref().and_then(Material::read).filter(|found| match found.server_config() {
-            Ok(_usable) => true,
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "Secret {NAME} holds nothing to serve with");
-                false
+        // What is not what it should be is not believed any further.
+        let found = secret.as_ref().and_then(Material::read).filter(|found| {
+            let usable = found.verify(&self.dns_name, now);
+            if let Err(error) = &usable {
+                let error = error as &dyn std::error::Error;
+                tracing::warn!(error, "Secret {NAME} holds nothing to serve with");
             }
+            usable.is_ok()
         });
         let material = match found {
-            Some(material) if !material.is_due(now) => material,
+            Some(material) if material.verify(&self.dns_name, now + RENEW_DAYS * DAY_S).is_ok() => material,
             old => {
                 let material = Material::make(old.as_ref(), &self.dns_name, now)?;
                 let version = secret.and_then(|secret| secret.metadata.resource_version);
@@ -170,7 +172,6 @@ impl Material {
             authority_key: text("ca.key")?,
             chain: text("tls.crt")?,
             key: text("tls.key")?,
-            not_after_unix_s: text("not-after")?.parse().ok()?,
         })
     }
 
@@ -180,7 +181,6 @@ impl Material {
             ("ca.key", self.authority_key.clone()),
             ("tls.crt", self.chain.clone()),
             ("tls.key", self.key.clone()),
-            ("not-after", self.not_after_unix_s.to_string()),
         ];
         let data: BTreeMap<String, ByteString> =
             data.into_iter().map(|(name, text)| (name.to_owned(), ByteString(text.into_bytes()))).collect();
@@ -192,8 +192,25 @@ impl Material {
         }
     }
 
-    fn is_due(&self, now_unix_s: u64) -> bool {
-        now_unix_s + RENEW_DAYS * DAY_S >= self.not_after_unix_s
+    /// Whether the API server, which is told of these authorities alone, would take this leaf for the name at that time; and whether its
+    /// key is there.
+    fn verify(&self, dns_name: &str, at_unix_s: u64) -> Result<(), CertificateError> {
+        let certificates = |pem: &str| {
+            let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+            all.map_err(|_error| CertificateError::Pem)
+        };
+        let mut roots = RootCertStore::empty();
+        for authority in certificates(&self.authorities)? {
+            roots.add(authority)?;
+        }
+        let chain = certificates(&self.chain)?;
+        let (leaf, rest) = chain.split_first().ok_or(CertificateError::Pem)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+        let name = ServerName::try_from(dns_name.to_owned()).map_err(|_error| CertificateError::Name)?;
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(at_unix_s));
+        verifier.verify_server_cert(leaf, rest, &name, &[], at)?;
+        self.server_config().map(drop)
     }
 
     /// A new authority and a new leaf. The old authority stays believed, for replicas that still show its leaf.
@@ -220,7 +237,6 @@ impl Material {
             authority_key: authority_key.serialize_pem(),
             chain: leaf.pem(),
             key: key.serialize_pem(),
-            not_after_unix_s: now_unix_s + LEAF_DAYS * DAY_S,
         })
     }
 
@@ -266,12 +282,18 @@ pub(crate) enum CertificateError {
     /// It cannot be put into words.
     #[error("the patch of the webhook's configuration cannot be made")]
     Patch(#[source] serde_json::Error),
+    /// The name that the API server asks for is none.
+    #[error("the name of the webhook's Service is no DNS name")]
+    Name,
     /// What the Secret holds is none.
     #[error("the Secret {NAME} holds no certificate and key in PEM; delete it, and it is made anew")]
     Pem,
     /// It cannot be served with.
     #[error("it cannot be served with")]
     Tls(#[from] rustls::Error),
+    /// There is nobody to believe.
+    #[error("its authorities cannot be believed")]
+    Verifier(#[from] rustls::client::VerifierBuilderError),
 }
 
 impl From<kube::Error> for CertificateError {
@@ -286,22 +308,28 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000;
 
+    const DNS: &str = "weft-injector.weft-system.svc";
+
+    fn make(old: Option<&Material>) -> Material {
+        Material::make(old, DNS, NOW).unwrap()
+    }
+
     #[test]
     fn a_renewal_keeps_the_old_authority_believed_and_no_older_one() {
-        let first = Material::make(None, "weft-injector.weft-system.svc", NOW).unwrap();
-        assert!(!first.is_due(NOW + (LEAF_DAYS - RENEW_DAYS) * DAY_S - 1));
-        assert!(first.is_due(NOW + (LEAF_DAYS - RENEW_DAYS) * DAY_S));
-        let second = Material::make(Some(&first), "weft-injector.weft-system.svc", NOW).unwrap();
-        let third = Material::make(Some(&second), "weft-injector.weft-system.svc", NOW).unwrap();
+        let first = make(None);
+        let second = make(Some(&first));
+        let third = make(Some(&second));
         assert_eq!(second.authorities.matches("BEGIN CERTIFICATE").count(), 2);
         assert!(second.authorities.ends_with(&first.authorities));
         assert_eq!(third.authorities.matches("BEGIN CERTIFICATE").count(), 2);
-        third.server_config().unwrap();
+        for material in [&first, &second, &third] {
+            material.verify(DNS, NOW).unwrap();
+        }
     }
 
     #[test]
     fn a_secret_holds_all_of_it() {
-        let made = Material::make(None, "weft-injector.weft-system.svc", NOW).unwrap();
+        let made = make(None);
         assert!(Material::read(&made.secret(None)) == Some(made.clone()));
         let mut broken = made.secret(None);
         broken.data.as_mut().unwrap().remove("tls.key");
@@ -309,11 +337,21 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_served_with_is_told_from_what_can() {
-        let [one, other] = [(); 2].map(|()| Material::make(None, "weft-injector.weft-system.svc", NOW).unwrap());
-        assert!(one.server_config().is_ok());
-        assert!(Material { chain: String::new(), ..one.clone() }.server_config().is_err());
-        assert!(Material { key: "spoiled".to_owned(), ..one.clone() }.server_config().is_err());
-        assert!(Material { key: other.key, ..one }.server_config().is_err(), "another certificate's key");
+    fn what_the_api_server_would_not_take_is_told_from_what_it_would() {
+        let [one, other] = [(); 2].map(|()| make(None));
+        let end = NOW + LEAF_DAYS * DAY_S;
+        assert!(one.verify(DNS, NOW).is_ok() && one.verify(DNS, end - 1).is_ok());
+        assert!(one.verify(DNS, end + 1).is_err(), "it has ended");
+        assert!(one.verify("other.weft-system.svc", NOW).is_err(), "another name");
+        let spoiled = || "spoiled".to_owned();
+        for (what, material) in [
+            ("no leaf", Material { chain: spoiled(), ..one.clone() }),
+            ("no key", Material { key: spoiled(), ..one.clone() }),
+            ("another's key", Material { key: other.key, ..one.clone() }),
+            ("no authority", Material { authorities: spoiled(), ..one.clone() }),
+            ("another authority", Material { authorities: other.authorities, ..one.clone() }),
+        ] {
+            assert!(material.verify(DNS, NOW).is_err(), "{what}");
+        }
     }
 }

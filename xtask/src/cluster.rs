@@ -21,7 +21,7 @@ Commands:
   up              builds what is not built yet (the first time ten minutes of one core) and starts a cluster
   load            makes Weft's images and puts them into it
   down            ends it with everything in it
-  conformance     Gateway API's suite for meshes, against Weft in the cluster (after load; two minutes); its report goes to
+  conformance     Gateway API's suite for meshes, against Weft in the cluster (after load; half a minute); its report goes to
                   deploy/conformance
   run COMMAND...  a command inside of the cluster's network, with an administrator's KUBECONFIG: run kubectl get pods -A
 ";

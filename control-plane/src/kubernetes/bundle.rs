@@ -1,5 +1,5 @@
-//! Whom to trust, told to pods: a ConfigMap in every namespace that is labelled for injection (semantics 34). The kubelet mounts it,
-//! and a container that starts after a rotation finds what holds then.
+//! Whom to trust, told to pods: a ConfigMap in every namespace that is labelled for injection, or has a pod that is (semantics 34). The
+//! kubelet mounts it, and a container that starts after a rotation finds what holds then.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::api::{ObjectMeta, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use kube::api::{ObjectMeta, PartialObjectMeta, Patch, PatchParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use weft_model::kubernetes::{ENABLED, INJECT_LABEL, TRUST_ANCHORS_KEY, TRUST_BUNDLE};
+use weft_model::kubernetes::{ENABLED, INJECT_LABEL, SYSTEM_NAMESPACES, TRUST_ANCHORS_KEY, TRUST_BUNDLE};
 use weft_runtime::drain::Drain;
 use weft_tls::TrustBundle;
 
@@ -34,10 +34,13 @@ pub(crate) async fn keep(
 ) {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let config = watcher::Config::default().labels(&format!("{INJECT_LABEL}={ENABLED}"));
-    let mut events = pin!(watcher(namespaces, config).default_backoff());
+    let mut events = pin!(watcher(namespaces, config.clone()).default_backoff());
+    let pods: Api<PartialObjectMeta<Pod>> = Api::all(client.clone());
+    let mut pods = pin!(watcher(pods, config).default_backoff());
     let mut labelled: BTreeMap<String, bool> = BTreeMap::new();
-    let mut due = Instant::now();
+    let (mut rewrite, mut retry) = (Instant::now() + REWRITE_EVERY, None);
     loop {
+        let due = retry.unwrap_or(rewrite).min(rewrite);
         // Nothing is lost: each is a state that is looked at below, or an event that stays in its stream.
         tokio::select! {
             () = drain.cut() => return,
@@ -48,30 +51,40 @@ pub(crate) async fn keep(
                 Some(Err(error)) => tracing::warn!(%error, "labelled namespaces cannot be watched"),
                 None => return,
             },
+            pod = pods.next() => match pod {
+                Some(Ok(event)) => note_pod(&mut labelled, event),
+                Some(Err(error)) => tracing::warn!(%error, "labelled pods cannot be watched"),
+                None => return,
+            },
             () = sleep_until(due) => {
-                if labelled.values().all(|written| *written) {
+                retry = None;
+                if due == rewrite {
                     forget(&mut labelled);
+                    rewrite = Instant::now() + REWRITE_EVERY;
                 }
             }
         }
-        due = Instant::now() + REWRITE_EVERY;
         if !*leads.borrow() {
             continue;
         }
         let pem = bundle.borrow().to_pem();
+        let mut gone = Vec::new();
         for (namespace, written) in labelled.iter_mut().filter(|(_, written)| !**written) {
             match write(&client, namespace, &pem).await {
                 Ok(()) => *written = true,
+                // That of a pod that was labelled itself.
+                Err(kube::Error::Api(status)) if status.code == 404 => gone.push(namespace.clone()),
                 Err(error) => {
                     tracing::warn!(
                         namespace,
                         error = &error as &dyn std::error::Error,
                         "no trust bundle could be written"
                     );
-                    due = Instant::now() + RETRY;
+                    retry = Some(Instant::now() + RETRY);
                 }
             }
         }
+        labelled.retain(|namespace, _| !gone.contains(namespace));
     }
 }
 
@@ -91,8 +104,17 @@ fn note(labelled: &mut BTreeMap<String, bool>, event: watcher::Event<Namespace>)
         watcher::Event::Delete(namespace) => {
             labelled.remove(&name(namespace));
         }
-        watcher::Event::Init => labelled.clear(),
-        watcher::Event::InitDone => {}
+        // A namespace that has gone meanwhile is found out when it is written to.
+        watcher::Event::Init | watcher::Event::InitDone => {}
+    }
+}
+
+/// Takes in what became of a pod that is labelled itself, whose namespace need not be.
+fn note_pod(labelled: &mut BTreeMap<String, bool>, event: watcher::Event<PartialObjectMeta<Pod>>) {
+    let (watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) = event else { return };
+    let namespace = pod.metadata.namespace.unwrap_or_default();
+    if !SYSTEM_NAMESPACES.contains(&namespace.as_str()) {
+        labelled.entry(namespace).or_insert(false);
     }
 }
 

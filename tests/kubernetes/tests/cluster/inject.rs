@@ -26,6 +26,7 @@ fn a_label_on_the_namespace_or_on_the_pod_decides() {
         let want: &[&str] = if has { &["weft-init", "weft-proxy", "app"] } else { &["app"] };
         assert_eq!(names(&made), want, "{}/{name}", namespace.name());
     }
+    off.ready("enabled").unwrap();
     let host =
         format!("{{apiVersion: v1, kind: Pod, metadata: {{name: host}}, spec: {{hostNetwork: true, {SLEEPER}}}}}");
     on.apply(&host).unwrap();

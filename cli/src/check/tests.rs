@@ -330,7 +330,7 @@ fn workloads() {
     check(
         "trust-bundle",
         Failure,
-        "pods are labelled, and their namespaces are not, where weft-trust-bundle is written: shop",
+        "pods wait: shop",
         first(|shop| {
             shop.namespace = json!({"metadata": {"name": "shop"}});
             shop.bundle = Fact::Missing;

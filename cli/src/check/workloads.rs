@@ -33,15 +33,14 @@ pub(super) fn pod_security(facts: &Facts) -> Result<Verdict, Verdict> {
 
 pub(super) fn trust_bundle(facts: &Facts) -> Result<Verdict, Verdict> {
     let namespaces = facts.namespaces()?;
-    let (mut missing, mut outside) = (Vec::new(), Vec::new());
+    let mut missing = Vec::new();
     let mut bundles = BTreeMap::<&str, Vec<String>>::new();
     for labelled in namespaces {
         let pem =
             labelled.bundle.known(TRUST_BUNDLE)?.map_or("", |map| text(map, &format!("/data/{TRUST_ANCHORS_KEY}")));
         match Certificates::read(pem.as_bytes()) {
             Some(_) => bundles.entry(pem).or_default().push(labelled.name().to_owned()),
-            None if labelled.is_labelled() => missing.push(labelled.name().to_owned()),
-            None => outside.push(labelled.name().to_owned()),
+            None => missing.push(labelled.name().to_owned()),
         }
     }
     let logs = "kubectl -n weft-system logs deployment/weft-control-plane says why; the leader writes each again within a minute";
@@ -49,14 +48,6 @@ pub(super) fn trust_bundle(facts: &Facts) -> Result<Verdict, Verdict> {
         let said =
             format!("namespaces have no ConfigMap {TRUST_BUNDLE} with certificates, and pods wait: {}", some(&missing));
         return Ok(Verdict::failure(said, logs));
-    }
-    if !outside.is_empty() {
-        let said = format!(
-            "pods are labelled, and their namespaces are not, where {TRUST_BUNDLE} is written: {}",
-            some(&outside)
-        );
-        let remedy = "label the namespace too, and weft.dev/inject: disabled the pods that are to stay without";
-        return Ok(Verdict::failure(said, remedy));
     }
     let odd = bundles.values().min_by_key(|names| names.len()).filter(|_| bundles.len() > 1);
     Ok(match odd {

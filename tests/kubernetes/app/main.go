@@ -116,8 +116,9 @@ func client(protocol, address string) (func(context.Context) error, error) {
 }
 
 func get(ctx context.Context, client *http.Client, url string) error {
-	// Go asks again by itself for what is idempotent, which would hide a failure.
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, http.NoBody)
+	// PUT is idempotent, and Go asks again by itself for GET and its like alone, which would hide a failure. What is not idempotent, on a
+	// connection that the application closes at that very moment, nobody may ask again (RFC 9112 §9.3.1).
+	request, err := http.NewRequestWithContext(ctx, http.MethodPut, url, http.NoBody)
 	if err != nil {
 		return err
 	}

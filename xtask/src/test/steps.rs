@@ -135,9 +135,10 @@ fn demo_unprivileged(workspace: &Workspace) -> anyhow::Result<()> {
 }
 
 fn kubernetes(workspace: &Workspace) -> anyhow::Result<()> {
-    let tests = ["cluster", "golden", "outage", "rights"].map(|name| programs::cluster_test(workspace, name));
-    let [all, golden, outage, rights] = tests;
-    let (all, golden, outage, rights) = (all?, golden?, outage?, rights?);
+    let tests =
+        ["cluster", "rollout", "golden", "outage", "rights"].map(|name| programs::cluster_test(workspace, name));
+    let [all, rollout, golden, outage, rights] = tests;
+    let (all, rollout, golden, outage, rights) = (all?, rollout?, golden?, outage?, rights?);
     let cluster = Cluster::for_tests(&workspace.root, workspace.cache());
     // What a run that was cut off has left.
     cluster.down()?;
@@ -146,6 +147,7 @@ fn kubernetes(workspace: &Workspace) -> anyhow::Result<()> {
     let tested = cluster.load(workspace).and_then(|()| {
         // Each waits for Kubernetes most of its time.
         test(&all, "--test-threads=4")?;
+        test(&rollout, "--test-threads=3")?;
         test(&golden, "--test-threads=1")?;
         // These take from all what all need.
         test(&outage, "--test-threads=1")?;

@@ -3,5 +3,4 @@
 mod inject;
 mod policy;
 mod probes;
-mod rollout;
 mod traffic;

@@ -1,4 +1,5 @@
-//! Rollouts and scaling of servers and of clients under load: not one request fails, and nobody has a preStop hook.
+//! Rollouts and scaling of servers and of clients under load: not one request fails, and nobody has a preStop hook. Apart from the other
+//! tests, which start pods as fast as the node can: where everybody waits for a core, a grace period ends before a drain does.
 
 use std::thread;
 
@@ -111,18 +112,18 @@ fn costs_nothing(case: &Case) {
 }
 
 #[test]
-fn of_http1_costs_no_request() {
+fn a_rollout_over_http1_costs_no_request() {
     let probe = "httpGet: {path: /, port: 8080}";
     costs_nothing(&Case { namespace: "rollout-http1", protocol: "http1", serves: "http", probe });
 }
 
 #[test]
-fn of_http2_costs_no_request() {
+fn a_rollout_over_http2_costs_no_request() {
     let probe = "httpGet: {path: /, port: 8080}";
     costs_nothing(&Case { namespace: "rollout-http2", protocol: "http2", serves: "http", probe });
 }
 
 #[test]
-fn of_grpc_costs_no_request() {
+fn a_rollout_over_grpc_costs_no_request() {
     costs_nothing(&Case { namespace: "rollout-grpc", protocol: "grpc", serves: "grpc", probe: "grpc: {port: 8080}" });
 }

@@ -1,7 +1,6 @@
 //! What a cluster says, as the API server words it: JSON.
 
 use serde_json::Value;
-use weft_model::kubernetes::ENABLED;
 
 use super::Verdict;
 
@@ -84,11 +83,6 @@ pub(crate) struct Labelled {
 impl Labelled {
     pub(super) fn name(&self) -> &str {
         text(&self.namespace, "/metadata/name")
-    }
-
-    /// Whether the namespace itself is.
-    pub(super) fn is_labelled(&self) -> bool {
-        text(&self.namespace, "/metadata/labels/weft.dev~1inject") == ENABLED
     }
 }
 

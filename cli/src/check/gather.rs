@@ -243,8 +243,8 @@ mod tests {
             (&namespaces[0].bundle, &namespaces[0].pods),
             (&Fact::Missing, &Fact::There(json!({"items": [{}]})))
         );
-        let names: Vec<(&str, bool)> = namespaces.iter().map(|it| (it.name(), it.is_labelled())).collect();
-        assert_eq!(names, [("shop", true), ("lone", false)]);
+        let names: Vec<&str> = namespaces.iter().map(Labelled::name).collect();
+        assert_eq!(names, ["shop", "lone"]);
         assert_eq!(facts.rights.len(), 2 * CREATED.len());
         assert!(facts.rights.iter().all(|(_, allowed)| *allowed == Ok(true)));
     }

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use ::http::HeaderName;
 use weft_model::PolicyId;
 use weft_model::bounds::{RULES_MAX, WEIGHT_MAX};
 use weft_model::policy::RetryPolicy;
-use weft_model::route::{FiltersOf, HttpFilter, HttpMatch, HttpRule, Timeouts};
+use weft_model::route::{FiltersOf, HeaderMatch, HttpFilter, HttpMatch, HttpRule, Timeouts};
 
 use crate::object::{Kind, Name};
 use crate::problem::{Problem, Reason};
@@ -87,6 +88,22 @@ struct WrittenRule<'a> {
 
 /// Something of a match, or which of its fields is not understood, and why.
 type At<T> = Result<T, (&'static str, String)>;
+
+/// Headers that a match asks for, each with whether it is to be matched exactly, its name and its value. Of a name that stands there
+/// twice the first counts (Gateway API, `HTTPHeaderMatch` and `GRPCHeaderMatch`).
+fn header_matches<'a>(written: impl Iterator<Item = (bool, &'a str, &'a str)>) -> At<Vec<HeaderMatch>> {
+    let mut headers = Vec::<HeaderMatch>::new();
+    for (is_exact, name, value) in written {
+        if !is_exact {
+            return Err(("headers", "RegularExpression is not supported".to_owned()));
+        }
+        let parsed = name.parse::<HeaderName>().map_err(|e| ("headers", format!("{name}: {e}")))?;
+        if headers.iter().all(|have| have.name != parsed) {
+            headers.push(HeaderMatch { name: parsed, value: Arc::from(value) });
+        }
+    }
+    Ok(headers)
+}
 
 /// Reads a route of any kind, with `understood` for what is its kind's own.
 fn read<'a, R>(

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use gateway_api::experimental::grpcroutes as api;
-use http::HeaderName;
-use weft_model::route::{HeaderMatch, HttpMatch, PathMatch, Timeouts};
+use weft_model::route::{HttpMatch, PathMatch, Timeouts};
 
-use super::{At, RouteEntry, WrittenRoute, WrittenRule, written};
+use super::{At, RouteEntry, WrittenRoute, WrittenRule, header_matches, written};
 use crate::object::{Kind, Name};
 use crate::read::{Read, created};
 
@@ -35,17 +34,10 @@ pub(crate) fn read(name: &Name, route: &api::GrpcRoute) -> Read<RouteEntry> {
 }
 
 fn grpc_match(written: &api::GrpcRouteRulesMatches) -> At<HttpMatch> {
-    let mut headers = Vec::<HeaderMatch>::new();
-    for header in written.headers.iter().flatten() {
-        if !matches!(header.r#type, None | Some(api::GrpcRouteRulesMatchesHeadersType::Exact)) {
-            return Err(("headers", "RegularExpression is not supported".to_owned()));
-        }
-        let name = header.name.parse::<HeaderName>().map_err(|e| ("headers", format!("{}: {e}", header.name)))?;
-        // Of a name that stands there twice the first counts (Gateway API, GRPCHeaderMatch).
-        if headers.iter().all(|have| have.name != name) {
-            headers.push(HeaderMatch { name, value: Arc::from(header.value.as_str()) });
-        }
-    }
+    let headers = header_matches(written.headers.iter().flatten().map(|header| {
+        let is_exact = matches!(header.r#type, None | Some(api::GrpcRouteRulesMatchesHeadersType::Exact));
+        (is_exact, header.name.as_str(), header.value.as_str())
+    }))?;
     let path = written.method.as_ref().map(method).transpose()?;
     Ok(HttpMatch { path, headers, ..HttpMatch::default() })
 }

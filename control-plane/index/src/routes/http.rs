@@ -8,9 +8,9 @@ use http::Method;
 use weft_crds::parse_duration;
 use weft_model::bounds::{DEADLINE_MAX, KNOB_MAX};
 use weft_model::policy::RetryPolicy;
-use weft_model::route::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, Timeouts};
+use weft_model::route::{HttpMatch, PathMatch, QueryMatch, Timeouts};
 
-use super::{At, RouteEntry, WrittenRoute, WrittenRule, written};
+use super::{At, RouteEntry, WrittenRoute, WrittenRule, header_matches, written};
 use crate::object::{Kind, Name};
 use crate::problem::Problem;
 use crate::read::{Read, created};
@@ -47,17 +47,10 @@ pub(crate) fn read(name: &Name, route: &api::HttpRoute) -> Read<RouteEntry> {
 }
 
 fn http_match(written: &api::HttpRouteRulesMatches) -> At<HttpMatch> {
-    let mut headers = Vec::<HeaderMatch>::new();
-    for header in written.headers.iter().flatten() {
-        if !matches!(header.r#type, None | Some(api::HttpRouteRulesMatchesHeadersType::Exact)) {
-            return Err(("headers", "RegularExpression is not supported".to_owned()));
-        }
-        let name = header.name.parse::<http::HeaderName>().map_err(|e| ("headers", format!("{}: {e}", header.name)))?;
-        // Of a name that stands there twice the first counts (Gateway API, HTTPHeaderMatch).
-        if headers.iter().all(|have| have.name != name) {
-            headers.push(HeaderMatch { name, value: Arc::from(header.value.as_str()) });
-        }
-    }
+    let headers = header_matches(written.headers.iter().flatten().map(|header| {
+        let is_exact = matches!(header.r#type, None | Some(api::HttpRouteRulesMatchesHeadersType::Exact));
+        (is_exact, header.name.as_str(), header.value.as_str())
+    }))?;
     let mut query = Vec::<QueryMatch>::new();
     for param in written.query_params.iter().flatten() {
         if !matches!(param.r#type, None | Some(api::HttpRouteRulesMatchesQueryParamsType::Exact)) {

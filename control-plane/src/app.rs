@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use weft_index::IndexConfig;
+use weft_model::ServiceKey;
 use weft_runtime::admin::AdminServer;
 use weft_runtime::clock::WallClock;
 use weft_runtime::drain::{Drain, DrainSignal};
@@ -21,7 +22,7 @@ use weft_runtime::telemetry::LogLevel;
 use weft_tls::MeshTls;
 
 pub use self::authority::KeepError;
-use self::authority::Keeper;
+use self::authority::{Keeper, own_identity};
 use self::source::{Cluster, Following};
 use crate::ca::{Authority, CaError, Settings};
 use crate::config::{Config, Source};
@@ -29,8 +30,10 @@ use crate::hub::{Hub, HubConfig};
 use crate::kubernetes::ClientError;
 use crate::kubernetes::authority::MirrorError;
 use crate::metrics::Metrics;
+use crate::replica::{self, Replica};
 use crate::serve::identity::{IdentityService, TokenReviewer};
 use crate::serve::mesh::MeshService;
+use crate::serve::replica::ReplicaService;
 use crate::serve::{ControlServer, ServeError, router};
 use crate::status::{self, StatusDir};
 use crate::token::{JoinTokens, TokenError};
@@ -100,8 +103,12 @@ impl App {
             stream_age: config.stream_age,
             clock,
         };
-        let router = router(mesh, identity, Arc::clone(&metrics));
+        let replica = this_replica(&config, &hub, &tls, &tasks, &drain);
+        let router = router(mesh, identity, served(&replica).map_err(AppError::Certificate)?, Arc::clone(&metrics));
         let server = ControlServer { tls, tasks: tasks.clone(), drain, metrics };
+        if cluster.is_some() {
+            tasks.spawn("replicas", replica.follow_all());
+        }
         let (ended, served) = tokio::sync::oneshot::channel();
         tasks.spawn("serve", async move {
             // Nobody listens only when the process ends.
@@ -185,6 +192,28 @@ fn identity(
         reviewer,
         trust_domain: config.trust_domain.clone(),
         clock,
+    })
+}
+
+fn this_replica(config: &Config, hub: &Arc<Hub>, tls: &MeshTls, tasks: &Tasks, drain: &Drain) -> Replica {
+    Replica {
+        name: Arc::from(config.replica.as_str()),
+        service: ServiceKey::new(&config.namespace, replica::SERVICE, replica::PORT),
+        hub: Arc::clone(hub),
+        tls: tls.clone(),
+        tasks: tasks.clone(),
+        drain: drain.clone(),
+    }
+}
+
+/// What other replicas are served.
+fn served(replica: &Replica) -> Result<ReplicaService, KeepError> {
+    Ok(ReplicaService {
+        name: Arc::clone(&replica.name),
+        identity: own_identity(replica.tls.trust_domain())?,
+        hub: Arc::clone(&replica.hub),
+        tasks: replica.tasks.clone(),
+        drain: replica.drain.clone(),
     })
 }
 

@@ -11,10 +11,13 @@
 
 mod answers;
 mod departures;
+mod facts;
+mod peers;
 mod proxies;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,10 +30,13 @@ use weft_model::{SpiffeId, WorkloadName};
 
 use self::answers::{Answer, Watched};
 use self::departures::Departure;
+use self::peers::Peer;
 use self::proxies::{Known, Proxy};
 use crate::metrics::Metrics;
 use crate::source::{Event, FileProblem, Seen};
 
+pub(crate) use self::facts::{BundleId, Fact, Facts, ProxyFact, REFUSALS_MAX, ResourceFact, departures};
+pub use self::peers::PeerReport;
 pub use self::proxies::{Connected, Refused};
 pub use self::report::{ProblemReport, ProxyReport, RefusalReport, Report, ResourceReport};
 
@@ -47,7 +53,7 @@ pub struct HubConfig {
     pub leaf_life: Duration,
     /// See [`RELEASE_GRACE`]; zero in tests.
     pub release_grace: Duration,
-    /// Whether other replicas serve proxies too, of which we know nothing.
+    /// Whether other replicas may serve proxies too.
     pub replicated: bool,
 }
 
@@ -79,6 +85,12 @@ struct State {
     /// Trust anchors, DER, and the version of the mesh's answer that first had them.
     anchors: Vec<Vec<u8>>,
     anchors_version: u64,
+    /// How other replicas call these anchors.
+    bundle: Option<BundleId>,
+    /// Where we serve ourselves, once we have heard ourselves there.
+    own_addr: Option<SocketAddr>,
+    /// Other replicas, by where they serve.
+    peers: BTreeMap<SocketAddr, Peer>,
     proxies: BTreeMap<ProxyId, Proxy>,
     next_proxy: ProxyId,
     /// Every answer that somebody asked for.
@@ -113,6 +125,9 @@ impl Hub {
             loaded: false,
             anchors: Vec::new(),
             anchors_version: 0,
+            bundle: None,
+            own_addr: None,
+            peers: BTreeMap::new(),
             proxies: BTreeMap::new(),
             next_proxy: 0,
             answers: BTreeMap::new(),
@@ -156,6 +171,7 @@ impl Hub {
         if state.anchors == anchors {
             return;
         }
+        state.bundle = Some(BundleId::of(&anchors));
         state.anchors = anchors;
         let version = state.index.advance();
         state.anchors_version = version;
@@ -179,6 +195,8 @@ impl Hub {
         self.metrics.proxies.set(gauge(state.proxies.len()));
         self.metrics.subscriptions.set(gauge(state.proxies.values().map(|proxy| proxy.subscriptions.len()).sum()));
         self.metrics.answers.set(gauge(state.answers.len()));
+        let (heard, unheard) = state.peer_counts();
+        self.metrics.set_peers(gauge(heard), gauge(unheard));
         self.metrics.file_problems.set(gauge(state.files.iter().filter(|problem| !problem.ignored).count()));
         drop(state);
         self.metrics.set_resources(self.resources());
@@ -192,21 +210,6 @@ impl Hub {
     /// Whether a workload with this identity exists now.
     pub fn identity_exists(&self, identity: &SpiffeId) -> bool {
         self.state().index.has_identity(identity)
-    }
-
-    /// How many proxies do not provably have the trust anchors in force: those that are connected and have not
-    /// acknowledged them, and those that are away and may still come back with a valid certificate.
-    ///
-    /// For as long after its start as a certificate lives, every meshed workload counts until it has come: who was there
-    /// before is not remembered over a restart. Beside other replicas that holds for good: whoever is served by another one
-    /// counts until it comes here, as each does when its stream has aged.
-    pub fn without_anchors(&self, now_unix_s: u64) -> usize {
-        let state = self.state();
-        let stale = |known: &Known| known.anchors_version < state.anchors_version && known.may_return(now_unix_s);
-        let known = state.known.values().filter(|known| stale(known)).count();
-        let young = self.config.replicated || self.started.elapsed() < self.config.leaf_life;
-        let unseen = state.index.meshed().filter(|workload| young && !state.known.contains_key(*workload)).count();
-        known + unseen
     }
 
     /// Counts what may have changed a report.

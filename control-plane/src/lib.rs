@@ -15,6 +15,8 @@ pub mod hub;
 pub mod kubernetes;
 // The control plane's own figures.
 pub mod metrics;
+// What replicas tell each other.
+mod replica;
 // The gRPC services.
 pub mod serve;
 // Where resources come from.

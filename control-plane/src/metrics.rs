@@ -42,6 +42,7 @@ pub struct Metrics {
     anchor_expiry: Gauge<f64, AtomicU64>,
     issuer_expiry: Gauge<f64, AtomicU64>,
     not_injected: Family<ReasonLabel, Gauge>,
+    peers: Family<PeerLabel, Gauge>,
     resources: Family<ResourceLabels, Gauge>,
     registry: Registry,
 }
@@ -55,6 +56,11 @@ struct ResourceLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PeerLabel {
+    heard: &'static str,
 }
 
 impl Metrics {
@@ -75,6 +81,7 @@ impl Metrics {
             anchor_expiry: Gauge::default(),
             issuer_expiry: Gauge::default(),
             not_injected: Family::default(),
+            peers: Family::default(),
             resources: Family::default(),
             registry: Registry::with_prefix("weft_control_plane"),
         };
@@ -94,6 +101,8 @@ impl Metrics {
         r.register("nacks", "Answers that proxies refused", self.nacks.clone());
         let help = "Pods that should have a proxy and have none, by reason; of the replica that writes";
         r.register("pods_not_injected", help, self.not_injected.clone());
+        let help = "Other replicas, by whether they tell this one of their proxies";
+        r.register("peers", help, self.peers.clone());
         r.register("proxies", "Proxies with a stream", self.proxies.clone());
         r.register(
             "refused_connections",
@@ -123,6 +132,12 @@ impl Metrics {
         for (reason, count) in counts {
             self.not_injected.get_or_create(&ReasonLabel { reason }).set(count);
         }
+    }
+
+    /// Sets how many other replicas are heard, and how many are not.
+    pub(crate) fn set_peers(&self, heard: i64, unheard: i64) {
+        self.peers.get_or_create(&PeerLabel { heard: "true" }).set(heard);
+        self.peers.get_or_create(&PeerLabel { heard: "false" }).set(unheard);
     }
 
     /// Sets how many resources of a kind there are.

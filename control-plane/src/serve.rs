@@ -4,6 +4,8 @@
 // Certificates for proofs.
 pub mod identity;
 pub mod mesh;
+// Facts for other replicas.
+pub mod replica;
 
 mod stream;
 
@@ -28,6 +30,7 @@ use weft_tls::MeshTls;
 
 use self::identity::IdentityService;
 use self::mesh::MeshService;
+use self::replica::ReplicaService;
 pub use self::stream::ControlStream;
 use crate::metrics::Metrics;
 
@@ -69,8 +72,8 @@ pub struct ControlServer {
     pub metrics: Arc<Metrics>,
 }
 
-/// Both services behind one door; the same for every way in.
-pub fn router(mesh: MeshService, identity: IdentityService, metrics: Arc<Metrics>) -> Router {
+/// All services behind one door; the same for every way in.
+pub fn router(mesh: MeshService, identity: IdentityService, replica: ReplicaService, metrics: Arc<Metrics>) -> Router {
     let identity = IdentityServer::new(Counted { identity, metrics }).max_decoding_message_size(CERTIFY_BYTES_MAX);
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
@@ -79,6 +82,7 @@ pub fn router(mesh: MeshService, identity: IdentityService, metrics: Arc<Metrics
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .add_service(mesh.into_server())
         .add_service(identity)
+        .add_service(replica.into_server())
 }
 
 impl ControlServer {

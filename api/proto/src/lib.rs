@@ -1,6 +1,6 @@
 //! The wires of Weft and what is believed of them.
 //!
-//! [`proxy`] and [`identity`] are generated from `api/proto/proto` by `cargo xtask gen`, checked in and never edited.
+//! [`proxy`], [`identity`] and [`replica`] are generated from `api/proto/proto` by `cargo xtask gen`, checked in and never edited.
 //! [`convert`] turns their messages into the words of `weft-model` and back: the one place that validates what came
 //! over the wire. It is its own crate so that generated code is compiled once and linted nowhere else.
 
@@ -49,6 +49,30 @@ pub mod identity {
     )]
     pub mod v1 {
         include!("gen/weft.identity.v1.rs");
+    }
+}
+
+/// What replicas of the control plane tell each other.
+pub mod replica {
+    /// `weft.replica.v1`, generated.
+    #[allow(
+        clippy::all,
+        clippy::allow_attributes_without_reason,
+        clippy::doc_markdown,
+        clippy::missing_errors_doc,
+        clippy::needless_pass_by_value,
+        clippy::too_many_lines,
+        clippy::trivially_copy_pass_by_ref,
+        clippy::use_self,
+        clippy::wildcard_imports,
+        missing_docs,
+        rustdoc::all,
+        unreachable_pub,
+        unused_qualifications,
+        reason = "generated"
+    )]
+    pub mod v1 {
+        include!("gen/weft.replica.v1.rs");
     }
 }
 

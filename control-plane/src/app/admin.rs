@@ -8,7 +8,7 @@ use weft_runtime::admin::{Access, Admin, AdminServer};
 use weft_runtime::clock::WallClock;
 use weft_runtime::telemetry::LogLevel;
 
-use crate::ca::{Acknowledgements, Authority, CaError};
+use crate::ca::{Authority, CaError};
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
@@ -82,15 +82,16 @@ fn act(
 
 fn rotation_json(authority: &Authority, hub: &Hub, clock: &WallClock) -> String {
     let now = clock.unix_seconds();
-    let pending = hub.without_anchors(now);
+    let acknowledgements = hub.without_anchors(now);
     let rotation = authority.rotation();
     serde_json::json!({
         "state": rotation.name(),
         "meaning": rotation.meaning(),
         "oldAnchor": rotation.old().map(|anchor| anchor.to_string()),
         "anchors": authority.bundle().anchors().iter().map(|anchor| anchor.id().to_string()).collect::<Vec<_>>(),
-        "proxiesWithoutBundle": pending,
-        "waitsFor": rotation.waits_for(Acknowledgements { pending }, now),
+        "proxiesWithoutBundle": acknowledgements.pending,
+        "replicasUnheard": acknowledgements.replicas,
+        "waitsFor": rotation.waits_for(acknowledgements, now),
         "issuerNotAfterUnixSeconds": authority.issuer_not_after_unix_s(),
     })
     .to_string()

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
-use weft_model::SpiffeId;
 use weft_model::identity::IdentityError;
+use weft_model::{SpiffeId, TrustDomain};
 use weft_runtime::clock::WallClock;
 use weft_runtime::drain::Drain;
 use weft_tls::{Credentials, MeshTls, TrustBundle};
 
 use super::AppError;
-use crate::ca::{Acknowledgements, Authority, Rotation, SignError, Step};
+use crate::ca::{Authority, Rotation, SignError, Step};
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
@@ -55,8 +55,7 @@ impl Keeper {
         config: &Config,
         clock: WallClock,
     ) -> Result<Self, AppError> {
-        let identity = SpiffeId::new(&config.trust_domain, "weft-system", "weft-control-plane")
-            .map_err(|error| AppError::Certificate(KeepError::Identity(error)))?;
+        let identity = own_identity(&config.trust_domain).map_err(AppError::Certificate)?;
         let directory = config.ca_dir.clone();
         let seen = marks(&directory);
         let mut keeper = Self { authority, hub, tls, identity, directory, clock, made_under: None, seen };
@@ -119,8 +118,7 @@ impl Keeper {
 
     /// Makes the next step of a rotation, where it is due.
     fn advance(&self, now: u64) {
-        let pending = self.hub.without_anchors(now);
-        match self.authority.advance(Acknowledgements { pending }, now) {
+        match self.authority.advance(self.hub.without_anchors(now), now) {
             Ok(Step::Wait) => {}
             Ok(Step::Switch) => tracing::info!("new issuer signs"),
             Ok(Step::Retire) => tracing::info!("old trust anchor removed"),
@@ -147,6 +145,11 @@ impl Keeper {
         }
         Ok(())
     }
+}
+
+/// Who the control plane is.
+pub(super) fn own_identity(trust_domain: &TrustDomain) -> Result<SpiffeId, KeepError> {
+    SpiffeId::new(trust_domain, "weft-system", "weft-control-plane").map_err(KeepError::Identity)
 }
 
 /// Whether 70 % of a certificate's life are over.

@@ -33,6 +33,15 @@ pub struct Acknowledgements {
     /// Known proxies that have not acknowledged the bundle in force. A proxy that is away counts for as long as its
     /// leaf could still be valid.
     pub pending: usize,
+    /// Other replicas of the control plane that give out another bundle, or of whose proxies nothing is known.
+    pub replicas: usize,
+}
+
+impl Acknowledgements {
+    /// Whether all that must have come has come.
+    fn is_complete(self) -> bool {
+        self.pending == 0 && self.replicas == 0
+    }
 }
 
 /// What is to be done now.
@@ -76,10 +85,10 @@ impl Rotation {
     /// The step that may be made now.
     pub fn step(self, acknowledgements: Acknowledgements, now_unix_s: u64) -> Step {
         match self {
-            Self::Overlap { .. } if acknowledgements.pending == 0 => Step::Switch,
+            Self::Overlap { .. } if acknowledgements.is_complete() => Step::Switch,
             // The second is the last one in which the leaf is valid (RFC 5280 §4.1.2.5), so it has to be over.
             Self::Retiring { leaves_gone_unix_s, .. }
-                if acknowledgements.pending == 0 && now_unix_s > leaves_gone_unix_s =>
+                if acknowledgements.is_complete() && now_unix_s > leaves_gone_unix_s =>
             {
                 Step::Retire
             }
@@ -89,9 +98,13 @@ impl Rotation {
 
     /// What keeps it from the next step, for an operator; empty where nothing does.
     pub fn waits_for(self, acknowledgements: Acknowledgements, now_unix_s: u64) -> String {
+        let Acknowledgements { pending, replicas } = acknowledgements;
         let mut reasons = Vec::new();
-        if !matches!(self, Self::Steady) && acknowledgements.pending > 0 {
-            reasons.push(format!("{} proxies to acknowledge the trust bundle", acknowledgements.pending));
+        if !matches!(self, Self::Steady) && pending > 0 {
+            reasons.push(format!("{pending} proxies to acknowledge the trust bundle"));
+        }
+        if !matches!(self, Self::Steady) && replicas > 0 {
+            reasons.push(format!("{replicas} replicas of the control plane to tell of their proxies"));
         }
         if let Self::Retiring { leaves_gone_unix_s, .. } = self
             && now_unix_s <= leaves_gone_unix_s
@@ -111,8 +124,9 @@ mod tests {
     use weft_tls::AnchorId;
     use weft_tls::testing::TestCa;
 
-    const NONE: Acknowledgements = Acknowledgements { pending: 0 };
-    const SOME: Acknowledgements = Acknowledgements { pending: 2 };
+    const NONE: Acknowledgements = Acknowledgements { pending: 0, replicas: 0 };
+    const SOME: Acknowledgements = Acknowledgements { pending: 2, replicas: 0 };
+    const DEAF: Acknowledgements = Acknowledgements { pending: 0, replicas: 1 };
 
     fn anchors() -> (AnchorId, AnchorId) {
         let id = |name| TestCa::new(name).bundle().anchors()[0].id();
@@ -127,10 +141,12 @@ mod tests {
         for (state, acknowledgements, now, step) in [
             (Rotation::Steady, NONE, 1_000, Step::Wait),
             (overlap, SOME, 0, Step::Wait),
+            (overlap, DEAF, 0, Step::Wait),
             (overlap, NONE, 0, Step::Switch),
             (retiring, NONE, 99, Step::Wait),
             (retiring, NONE, 100, Step::Wait),
             (retiring, SOME, 101, Step::Wait),
+            (retiring, DEAF, 101, Step::Wait),
             (retiring, NONE, 101, Step::Retire),
         ] {
             assert_eq!(state.step(acknowledgements, now), step, "{state:?} {acknowledgements:?} {now}");

@@ -16,7 +16,7 @@ use super::{Acknowledgements, Authority, CaError, Leaf, Rotation, Settings, Sign
 
 const NOW: u64 = 1_800_000_000;
 const LIFE: u64 = 60;
-const NOBODY: Acknowledgements = Acknowledgements { pending: 0 };
+const NOBODY: Acknowledgements = Acknowledgements { pending: 0, replicas: 0 };
 
 fn id() -> SpiffeId {
     "spiffe://cluster.local/ns/shop/sa/order".parse().unwrap()
@@ -187,7 +187,7 @@ fn a_rotation_never_leaves_a_valid_leaf_without_its_anchor() {
     assert_eq!(both.anchors().len(), 2);
     assert!(matches!(authority.begin_rotation(NOW), Err(CaError::RotationUnderWay)));
     // Until every proxy knows both, the old one signs.
-    assert_eq!(authority.advance(Acknowledgements { pending: 1 }, NOW + 1).unwrap(), Step::Wait);
+    assert_eq!(authority.advance(Acknowledgements { pending: 1, replicas: 0 }, NOW + 1).unwrap(), Step::Wait);
     assert!(verdict(&leaf(&authority, NOW + 1), &old_bundle, NOW + 1).is_ok());
 
     assert_eq!(authority.advance(NOBODY, NOW + 2).unwrap(), Step::Switch);
@@ -197,7 +197,7 @@ fn a_rotation_never_leaves_a_valid_leaf_without_its_anchor() {
     assert!(verdict(&new_leaf, &both, NOW + 2).is_ok() && verdict(&old_leaf, &both, NOW + 2).is_ok());
 
     for (pending, at) in [(0, NOW + 2 + LIFE), (1, NOW + 3 + LIFE)] {
-        assert_eq!(authority.advance(Acknowledgements { pending }, at).unwrap(), Step::Wait);
+        assert_eq!(authority.advance(Acknowledgements { pending, replicas: 0 }, at).unwrap(), Step::Wait);
     }
     assert_eq!(authority.advance(NOBODY, NOW + 3 + LIFE).unwrap(), Step::Retire);
     assert_eq!(authority.rotation(), Rotation::Steady);

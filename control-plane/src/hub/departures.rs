@@ -17,6 +17,8 @@ pub(super) struct Departure {
     /// Who held endpoints of which service and has not acknowledged that version. A proxy that is away stays here: it goes
     /// on with what it had. By workload, so that it is found again on another stream.
     waiting: BTreeSet<(WorkloadName, ServiceKey)>,
+    /// Whether none of our own proxies is left; other replicas are told so.
+    pub(super) let_go: bool,
     /// Whether it was told that nobody is left.
     pub(super) released: bool,
 }
@@ -42,7 +44,9 @@ impl Hub {
                     behind.map(|(holder, _)| (holder.clone(), (*key).clone()))
                 });
                 let waiting = waiting.collect();
-                state.departures.insert(workload.clone(), Departure { version, waiting, released: false });
+                state
+                    .departures
+                    .insert(workload.clone(), Departure { version, waiting, let_go: false, released: false });
             }
         }
         let _any = self.release_ready(state);
@@ -69,18 +73,24 @@ impl Hub {
         let _any = self.release_ready(state);
     }
 
-    /// Tells those workloads that nobody holds any more; whether there were any.
+    /// Lets those workloads go that none of our own proxies holds any more, and tells those that nobody else's does either;
+    /// whether there were any.
     pub(super) fn release_ready(&self, state: &mut State) -> bool {
         if self.started.elapsed() < self.config.release_grace {
             return false;
         }
+        let mut any = false;
+        for departure in state.departures.values_mut().filter(|departure| departure.waiting.is_empty()) {
+            any |= !departure.let_go;
+            departure.let_go = true;
+        }
         let ready: Vec<WorkloadName> = state
             .departures
             .iter()
-            .filter(|(_, departure)| !departure.released && departure.waiting.is_empty())
+            .filter(|(workload, departure)| departure.let_go && !departure.released && state.peers_let_go(workload))
             .map(|(workload, _)| workload.clone())
             .collect();
-        let any = !ready.is_empty();
+        any |= !ready.is_empty();
         for workload in ready {
             if let Some(departure) = state.departures.get_mut(&workload) {
                 departure.released = true;

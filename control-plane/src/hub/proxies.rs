@@ -11,7 +11,7 @@ use weft_model::{ServiceKey, SpiffeId, WorkloadName};
 use weft_proto::convert::{Hello, Request};
 
 use super::answers::Watched;
-use super::{Hub, ProxyId, State};
+use super::{BundleId, Hub, ProxyId, State};
 
 /// Subscriptions of one proxy: a proxy keeps at most 8,192 destinations, each with a service, its endpoints and some
 /// backends.
@@ -55,15 +55,19 @@ pub(super) struct Subscription {
 pub(super) struct Known {
     /// Streams that it has.
     streams: usize,
-    /// The newest version of the mesh's answer that it acknowledged.
-    pub(super) anchors_version: u64,
+    /// The trust bundle that it acknowledged last.
+    pub(super) bundle: Option<BundleId>,
     /// When it is away: until when a certificate of its may be valid.
     returns_until_unix_s: u64,
 }
 
 impl Known {
+    pub(super) fn is_connected(&self) -> bool {
+        self.streams > 0
+    }
+
     pub(super) fn may_return(&self, now_unix_s: u64) -> bool {
-        self.streams > 0 || now_unix_s <= self.returns_until_unix_s
+        self.is_connected() || now_unix_s <= self.returns_until_unix_s
     }
 }
 
@@ -141,7 +145,7 @@ impl Hub {
             wake: Arc::clone(&wake),
         };
         state.proxies.insert(id, proxy);
-        let known = Known { streams: 0, anchors_version: 0, returns_until_unix_s: 0 };
+        let known = Known { streams: 0, bundle: None, returns_until_unix_s: 0 };
         state.known.entry(hello.workload.clone()).or_insert(known).streams += 1;
         self.finish(state);
         Ok(Connected { id, wake })
@@ -260,9 +264,10 @@ impl State {
         let settled: VecDeque<u64> = subscription.owed.drain(..settled).collect();
         self.settle(&settled);
         if *key == ResourceKey::Mesh
+            && version >= self.anchors_version
             && let Some(known) = self.known.get_mut(&workload)
         {
-            known.anchors_version = known.anchors_version.max(version);
+            known.bundle = self.bundle;
         }
         true
     }

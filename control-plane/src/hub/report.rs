@@ -6,7 +6,7 @@ use serde::Serialize;
 use weft_index::{Condition, ObjectKey, ObjectStatus, Reason};
 use weft_model::WorkloadName;
 
-use super::{Hub, State};
+use super::{Hub, PeerReport, State};
 use crate::source::FileProblem;
 
 /// Resources that are looked at in one go: about a millisecond, for which proxies wait.
@@ -20,8 +20,10 @@ pub struct Report {
     pub resources: Vec<ResourceReport>,
     /// What of the source cannot be taken.
     pub files: Vec<FileProblem>,
-    /// Each proxy: its workload and version.
+    /// Each proxy of this replica: its workload and version.
     pub connected: Vec<ProxyReport>,
+    /// Other replicas, whose proxies the resources count too.
+    pub replicas: Vec<PeerReport>,
 }
 
 /// A proxy that is connected.
@@ -99,7 +101,7 @@ impl Hub {
     /// **Cost:** every resource times the subscriptions that it concerns; call it when asked, not per change. Proxies are served
     /// meanwhile.
     pub fn report(&self) -> Report {
-        let (keys, files, mut connected) = {
+        let (keys, files, mut connected, replicas) = {
             let state = self.state();
             let mut keys: BTreeSet<ObjectKey> = state.index.keys().collect();
             keys.extend(state.files.iter().filter_map(|problem| problem.object.clone()));
@@ -108,7 +110,7 @@ impl Hub {
                 version: proxy.version.clone(),
                 subscriptions: proxy.subscriptions.len(),
             });
-            (keys, state.files.clone(), connected.collect::<Vec<_>>())
+            (keys, state.files.clone(), connected.collect::<Vec<_>>(), state.peer_reports())
         };
         connected.sort_by(|a, b| a.workload.cmp(&b.workload));
         let keys: Vec<ObjectKey> = keys.into_iter().collect();
@@ -117,7 +119,7 @@ impl Hub {
             let state = self.state();
             resources.extend(some.iter().filter_map(|key| state.resource_report(key)));
         }
-        Report { resources, files, connected }
+        Report { resources, files, connected, replicas }
     }
 
     /// Resources by kind and whether they are accepted.
@@ -163,15 +165,23 @@ impl State {
             let reason = Reason::UnsupportedValue.as_str();
             problems.push(ProblemReport { condition: "Parsed", reason, field: problem.field.clone(), message });
         }
-        let spread = self.spread_of(key, status.version);
-        let running = spread.concerned.values().filter(|running| **running).count();
-        let concerned = spread.concerned.len();
+        let generation = self.generations.get(key).copied();
+        let Spread { concerned, mut refused } = self.spread_of(key, status.version);
+        let (mut running, mut concerned) = (concerned.values().filter(|running| **running).count(), concerned.len());
+        for theirs in self.peers_on(key) {
+            concerned += theirs.concerned;
+            // A replica that is behind us, or before us, speaks of another version.
+            if Some(theirs.generation) == generation {
+                running += theirs.running;
+                refused.extend(theirs.refused.iter().cloned());
+            }
+        }
         Some(ResourceReport {
             kind: key.kind.as_str(),
             namespace: key.namespace.to_string(),
             name: key.name.to_string(),
             version: status.version,
-            generation: self.generations.get(key).copied(),
+            generation,
             is_newest,
             accepted,
             resolved_refs: status.resolved_refs,
@@ -179,13 +189,13 @@ impl State {
             proxies: format!("{running}/{concerned} proxies"),
             proxies_running: running,
             proxies_concerned: concerned,
-            refused_by: spread.refused.into_iter().collect(),
+            refused_by: refused.into_iter().collect(),
         })
     }
 
     /// Which proxies have asked for something that the resource has a part in, and whether they acknowledged all of it
     /// in a version that has it. Of two streams of one workload the newer counts.
-    fn spread_of(&self, key: &ObjectKey, version: u64) -> Spread<'_> {
+    pub(super) fn spread_of(&self, key: &ObjectKey, version: u64) -> Spread<'_> {
         let mut newest = BTreeMap::new();
         let mut spread = Spread::default();
         for watched in self.index.concerns(key).iter().flat_map(|affected| self.watched(affected)) {
@@ -217,8 +227,11 @@ impl State {
     }
 }
 
+/// How far a version got among our own proxies.
 #[derive(Default)]
-struct Spread<'a> {
-    concerned: BTreeMap<&'a WorkloadName, bool>,
-    refused: BTreeSet<RefusalReport>,
+pub(super) struct Spread<'a> {
+    /// Each workload that it concerns, and whether it runs it.
+    pub(super) concerned: BTreeMap<&'a WorkloadName, bool>,
+    /// Who refused it.
+    pub(super) refused: BTreeSet<RefusalReport>,
 }

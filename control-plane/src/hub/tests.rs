@@ -285,20 +285,20 @@ async fn nothing_is_released_right_after_a_start() {
 #[tokio::test(start_paused = true)]
 async fn anchors_wait_for_everybody_who_may_come_back() {
     let world = World::new();
-    assert_eq!(world.hub.without_anchors(0), 2, "who was there before the start may come back");
+    assert_eq!(world.hub.without_anchors(0).pending, 2, "who was there before the start may come back");
     let proxy = world.connect("web-1");
     world.ask(&proxy, ResourceKey::Mesh);
-    assert_eq!(world.hub.without_anchors(0), 2);
+    assert_eq!(world.hub.without_anchors(0).pending, 2);
     world.follow(&proxy);
-    assert_eq!(world.hub.without_anchors(0), 1);
+    assert_eq!(world.hub.without_anchors(0).pending, 1);
     tokio::time::advance(Duration::from_secs(60)).await;
-    assert_eq!(world.hub.without_anchors(0), 0, "no certificate from before is valid any more");
+    assert_eq!(world.hub.without_anchors(0).pending, 0, "no certificate from before is valid any more");
 
     world.hub.publish_anchors(vec![vec![1], vec![2]]);
-    assert_eq!(world.hub.without_anchors(0), 1);
+    assert_eq!(world.hub.without_anchors(0).pending, 1);
     world.hub.disconnect(proxy.id, 1_000);
-    assert_eq!(world.hub.without_anchors(1_060), 1);
-    assert_eq!(world.hub.without_anchors(1_061), 0, "its certificate has expired");
+    assert_eq!(world.hub.without_anchors(1_060).pending, 1);
+    assert_eq!(world.hub.without_anchors(1_061).pending, 0, "its certificate has expired");
 }
 
 #[tokio::test(start_paused = true)]
@@ -306,11 +306,11 @@ async fn beside_other_replicas_anchors_wait_for_whoever_was_never_here() {
     let config = HubConfig::new(IndexConfig::default(), Duration::from_secs(60));
     let world = World::with(HubConfig { replicated: true, ..config });
     tokio::time::advance(Duration::from_secs(3600)).await;
-    assert_eq!(world.hub.without_anchors(3_600), 2);
+    assert_eq!(world.hub.without_anchors(3_600).pending, 2);
     let proxy = world.connect("web-1");
     world.ask(&proxy, ResourceKey::Mesh);
     world.follow(&proxy);
-    assert_eq!(world.hub.without_anchors(3_600), 1, "the other one may be served by another replica");
+    assert_eq!(world.hub.without_anchors(3_600).pending, 1, "the other one may be served by another replica");
 }
 
 #[test]

@@ -22,7 +22,7 @@ struct Wire {
 const WIRES: [Wire; 2] = [
     Wire {
         protos: "api/proto/proto",
-        files: &["weft/identity/v1/identity.proto", "weft/proxy/v1/mesh.proto"],
+        files: &["weft/identity/v1/identity.proto", "weft/proxy/v1/mesh.proto", "weft/replica/v1/replica.proto"],
         target: "api/proto/src/gen",
         // A request to certify carries a token, and what derives Debug ends in a log one day.
         without_debug: &[".weft.identity.v1.CertifyRequest"],

@@ -170,7 +170,7 @@ async fn a_certificate_under_a_removed_anchor_renews_nothing() {
     let authority = &w.service.authority;
     authority.begin_rotation(NOW).unwrap();
     for now in [NOW, NOW + LIFE + 1] {
-        authority.advance(Acknowledgements { pending: 0 }, now).unwrap();
+        authority.advance(Acknowledgements { pending: 0, replicas: 0 }, now).unwrap();
     }
     let (code, text) = w.refusal(asking(ORDER, current()), Some(peer)).await;
     assert_eq!((code, text.contains("anchor")), (Code::Unauthenticated, true), "{text}");

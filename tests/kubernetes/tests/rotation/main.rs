@@ -2,12 +2,12 @@
 //! rotation lasts for as long as the last leaf that the old anchor vouches for. It installs Weft anew, and so runs alone.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
-use weft_tests_kubernetes::{Namespace, eventually, get, kubectl};
+use weft_tests_kubernetes::{Namespace, eventually, get, installed, kubectl};
 
 /// How long a leaf lives. Renewal comes at 70 %, and a busy machine may be late by seconds.
 const LEAF_LIFETIME: &str = "40s";
@@ -17,6 +17,8 @@ const SYSTEM: [&str; 2] = ["--namespace", "weft-system"];
 /// A replica's admin port, forwarded to loopback, where it takes orders.
 struct Admin {
     forward: Child,
+    /// It ends when nobody hears what it says.
+    _said: BufReader<ChildStdout>,
     addr: String,
 }
 
@@ -25,11 +27,11 @@ impl Admin {
         let mut command = Command::new("kubectl");
         command.args(SYSTEM).args(["port-forward", pod, ":14011"]).stdout(Stdio::piped());
         let mut forward = command.spawn().context("starting kubectl")?;
-        let mut line = String::new();
-        BufReader::new(forward.stdout.take().context("no output")?).read_line(&mut line)?;
+        let (mut line, mut said) = (String::new(), BufReader::new(forward.stdout.take().context("no output")?));
+        said.read_line(&mut line)?;
         // Forwarding from 127.0.0.1:41234 -> 14011
         let addr = line.split_whitespace().nth(2).with_context(|| format!("{pod}: {line:?}"))?.to_owned();
-        Ok(Self { forward, addr })
+        Ok(Self { forward, _said: said, addr })
     }
 
     fn get(&self, path: &str) -> anyhow::Result<Value> {
@@ -64,7 +66,9 @@ fn install_anew() -> anyhow::Result<()> {
     let manifests = kubectl(&["kustomize", base])?;
     ensure!(manifests.contains("value: 24h"), "the life of a leaf is not where this test looks for it");
     kubectl(&["delete", "namespace", "weft-system", "--ignore-not-found", "--timeout", "90s"])?;
-    let mut applying = Command::new("kubectl").args(["apply", "--filename", "-"]).stdin(Stdio::piped()).spawn()?;
+    let mut applying = Command::new("kubectl");
+    applying.args(["apply", "--filename", "-"]).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut applying = applying.spawn()?;
     let wanted = manifests.replace("value: 24h", &format!("value: {LEAF_LIFETIME}"));
     applying.stdin.take().context("no input")?.write_all(wanted.as_bytes())?;
     ensure!(applying.wait()?.success(), "not applied");
@@ -114,6 +118,8 @@ fn clients(namespace: &Namespace, admins: &[Admin; 2]) -> anyhow::Result<usize> 
 
 #[test]
 fn the_issuer_and_the_anchor_are_replaced_under_load() {
+    // Once for all tests, this one too: so that it does not come after ours.
+    installed().unwrap();
     install_anew().unwrap();
     let namespace = Namespace::meshed("rotation").unwrap();
     namespace.serve("server").unwrap();

@@ -84,7 +84,7 @@ impl App {
         let pages = admin::Pages { config: config.clone(), hub: Arc::clone(&hub), authority, leads: leads.clone() };
         let admin = pages.start(log, &metrics, &clock, &kick).map_err(AppError::Listen)?;
 
-        let following = source::follow(&config, cluster.as_ref(), &hub, &tasks, &drain).await?;
+        let following = source::follow(&config, cluster.as_ref(), &hub, &metrics, (&tasks, &drain)).await?;
         if let Some(cluster) = &cluster {
             cluster.tell_status(&hub, &tasks, &drain);
             cluster.tell_uninjected(&metrics, &tasks, &drain);

@@ -56,6 +56,9 @@ pub struct RawConfig {
     /// How long a proxy's stream lives before it is asked to open another, on average.
     #[arg(long, env = "WEFT_STREAM_AGE", value_name = "DURATION")]
     stream_age: Option<String>,
+    /// How often what the watches of the API server told is compared with what it has.
+    #[arg(long, env = "WEFT_COMPARE_EVERY", value_name = "DURATION", default_value = "10m")]
+    compare_every: String,
     /// What is logged: a level, or `target=level` pairs.
     #[arg(long, env = "WEFT_LOG", value_name = "FILTER", default_value = DEFAULT_LOG)]
     log: String,
@@ -119,6 +122,8 @@ pub struct Config {
     pub reserved_networks: Vec<IpNet>,
     /// How long a stream lives.
     pub stream_age: Duration,
+    /// How often watches are compared with the API server.
+    pub compare_every: Duration,
     /// What is logged.
     pub log: String,
     /// How log lines look.
@@ -133,6 +138,9 @@ const LEAF_LIFETIME_MIN: Duration = Duration::from_secs(5);
 
 /// Streams that live shorter would be more greeting than talk.
 const STREAM_AGE_MIN: Duration = Duration::from_secs(1);
+
+/// A comparison waits for the watch for ten seconds, and is to end before the next begins.
+const COMPARE_EVERY_MIN: Duration = Duration::from_secs(15);
 
 impl Config {
     /// Makes sense of what was typed.
@@ -153,6 +161,7 @@ impl Config {
             networks,
             reserved_networks,
             stream_age,
+            compare_every,
             log,
             log_format,
         } = raw;
@@ -193,6 +202,12 @@ impl Config {
                     parse_duration(text).ok().filter(|age| *age >= STREAM_AGE_MIN)
                 })
             }),
+            compare_every: errors.read(
+                ("--compare-every", "WEFT_COMPARE_EVERY"),
+                &compare_every,
+                "a duration such as 10m, at least 15s",
+                |text| parse_duration(text).ok().filter(|every| *every >= COMPARE_EVERY_MIN),
+            ),
             log,
             log_format: errors
                 .read(("--log-format", "WEFT_LOG_FORMAT"), &log_format, "text or json", |text| {
@@ -219,6 +234,7 @@ impl Config {
             "networks": text(&self.networks),
             "reservedNetworks": text(&self.reserved_networks),
             "streamAgeSeconds": self.stream_age.as_secs(),
+            "compareEverySeconds": self.compare_every.as_secs(),
             "log": self.log,
         })
         .to_string()
@@ -328,6 +344,8 @@ mod tests {
             "xml",
             "--stream-age",
             "never",
+            "--compare-every",
+            "1s",
         ]);
         let errors = errors.unwrap_err();
         for name in [
@@ -338,9 +356,10 @@ mod tests {
             "WEFT_TRUST_DOMAIN",
             "WEFT_LOG_FORMAT",
             "WEFT_STREAM_AGE",
+            "WEFT_COMPARE_EVERY",
         ] {
             assert!(errors.contains(name), "{name} in:\n{errors}");
         }
-        assert_eq!(errors.lines().count(), 7);
+        assert_eq!(errors.lines().count(), 8);
     }
 }

@@ -44,6 +44,8 @@ pub struct Metrics {
     not_injected: Family<ReasonLabel, Gauge>,
     peers: Family<PeerLabel, Gauge>,
     resources: Family<ResourceLabels, Gauge>,
+    source_heard: Family<KindLabel, Gauge<f64, AtomicU64>>,
+    source_missed: Family<KindLabel, Counter>,
     registry: Registry,
 }
 
@@ -51,6 +53,11 @@ pub struct Metrics {
 struct ResourceLabels {
     kind: &'static str,
     accepted: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -83,6 +90,8 @@ impl Metrics {
             not_injected: Family::default(),
             peers: Family::default(),
             resources: Family::default(),
+            source_heard: Family::default(),
+            source_missed: Family::default(),
             registry: Registry::with_prefix("weft_control_plane"),
         };
         metrics.register();
@@ -117,6 +126,11 @@ impl Metrics {
         r.register("anchor_expiry_timestamp_seconds", help, self.anchor_expiry.clone());
         let help = "Until when the issuer is valid, in seconds since 1970";
         r.register("issuer_expiry_timestamp_seconds", help, self.issuer_expiry.clone());
+        let help = "When it was last known that what is held of a kind is what the API server has, in seconds since 1970: \
+                    an event came, or a list agreed";
+        r.register("source_heard_timestamp_seconds", help, self.source_heard.clone());
+        let help = "Resources of a kind that a watch did not tell of, and a comparison with the API server found";
+        r.register("source_missed", help, self.source_missed.clone());
     }
 
     /// Sets the dates until which certificates of the authority are valid, in seconds since 1970.
@@ -124,6 +138,19 @@ impl Metrics {
         // Exact until the year 285 million.
         self.anchor_expiry.set(anchor_unix_s as f64);
         self.issuer_expiry.set(issuer_unix_s as f64);
+    }
+
+    /// Notes that what is held of a kind was current at a time, in seconds since 1970.
+    pub(crate) fn heard(&self, kind: &'static str, now_unix_s: u64) {
+        // Exact until the year 285 million.
+        self.source_heard.get_or_create(&KindLabel { kind }).set(now_unix_s as f64);
+        // There from the start, so that the first one that is missed is an increase.
+        let _zero = self.source_missed.get_or_create(&KindLabel { kind });
+    }
+
+    /// Counts resources of a kind that a watch did not tell of.
+    pub(crate) fn missed(&self, kind: &'static str, count: usize) {
+        self.source_missed.get_or_create(&KindLabel { kind }).inc_by(count as u64);
     }
 
     /// Sets how many pods have no proxy, by reason.

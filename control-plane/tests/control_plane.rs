@@ -177,6 +177,7 @@ impl Stream {
 fn config(dir: &Path) -> Config {
     let any: Vec<SocketAddr> = vec!["127.0.0.1:0".parse().unwrap()];
     Config {
+        compare_every: Duration::from_secs(600),
         source: Source::Directory(dir.join("source")),
         namespace: "weft-system".to_owned(),
         replica: "one".to_owned(),

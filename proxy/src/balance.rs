@@ -112,7 +112,7 @@ impl Drop for Picked {
 /// What a choice goes by, beside the endpoints.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Choice<'a> {
-    /// Who asks, for affinity.
+    /// Who asks, for affinity and for the family of the endpoint's address.
     pub(crate) client: ClientAddr,
     /// Ids of endpoints that have had their chance.
     pub(crate) tried: &'a [u64],
@@ -138,9 +138,11 @@ pub(crate) async fn balance(admitted: &Admitted, choice: Choice<'_>) -> Result<P
             pick_or_wait(backend, |backend| {
                 let now = Instant::now().into_std();
                 let endpoints = backend.endpoints();
+                // Both ends of its connection have one family: that of the Service's address that it asked for.
+                let among = endpoints.for_client(choice.client.ip());
                 match affinity {
-                    Some(client) => pick_by_client(&endpoints, now, client, choice.tried),
-                    None => pick(&endpoints, now, fastrand::u64(..), choice.tried),
+                    Some(client) => pick_by_client(among, now, client, choice.tried),
+                    None => pick(among, now, fastrand::u64(..), choice.tried),
                 }
             })
             .await

@@ -63,6 +63,8 @@ pub(crate) struct Facts {
     pub(crate) webhook: Fact,
     /// The Secret of its certificate.
     pub(crate) webhook_secret: Fact,
+    /// Until when the issuer is valid, in seconds since 1970, as the control plane's own figures say it.
+    pub(crate) issuer_expiry: Fact,
     /// The ConfigMap that remembers what was installed.
     pub(crate) record: Fact,
     /// Namespaces that are labelled for injection, or why they cannot be seen.

@@ -7,6 +7,7 @@ use kube::Client;
 use serde_json::{Value, json};
 use weft_model::kubernetes::{ENABLED, INJECT_LABEL, TRUST_BUNDLE};
 
+use super::facts::text;
 use super::{Fact, Facts, Labelled};
 
 /// When the checks are made.
@@ -51,6 +52,10 @@ pub(crate) async fn gather(client: &Client, stage: Stage, now_unix_s: u64) -> Fa
         webhook_secret: match stage {
             Stage::After => ask(client, &own("/api/v1", "secrets/weft-injector-tls")).await,
             Stage::Before => Fact::Missing,
+        },
+        issuer_expiry: match (client, stage) {
+            (Some(client), Stage::After) => issuer_expiry(client).await,
+            _ => Fact::Missing,
         },
         record: ask(client, &map("weft-system", weft_install::objects::RECORD)).await,
         namespaces: namespaces(client).await,
@@ -174,6 +179,38 @@ pub(crate) async fn get(client: &Client, path: &str) -> Fact {
     }
 }
 
+/// The control plane's figure of this name says it, so that nobody who makes this check needs to read the issuer's key.
+const ISSUER_EXPIRY: &str = "weft_control_plane_issuer_expiry_timestamp_seconds";
+
+/// Asks a pod of the control plane, by way of the API server.
+async fn issuer_expiry(client: &Client) -> Fact {
+    let pods = "/api/v1/namespaces/weft-system/pods";
+    let list = match ask_list(Some(client), pods, "labelSelector=app%3Dweft-control-plane").await {
+        Fact::There(list) => list,
+        other => return other,
+    };
+    let running = |pod: &&Value| text(pod, "/status/phase") == "Running";
+    let pod = list.get("items").and_then(Value::as_array).and_then(|pods| pods.iter().find(running));
+    let Some(name) = pod.map(|pod| text(pod, "/metadata/name")) else { return Fact::Missing };
+    let path = format!("{pods}/{name}:{CONTROL_PLANE_ADMIN_PORT}/proxy/metrics");
+    let request = match http::Request::get(path).body(Vec::new()) {
+        Ok(request) => request,
+        Err(error) => return Fact::Unknown(error.to_string()),
+    };
+    match client.request_text(request).await {
+        Ok(figures) => figure(&figures, ISSUER_EXPIRY).map_or(Fact::Missing, |seconds| Fact::There(json!(seconds))),
+        Err(error) => Fact::Unknown(told(&error)),
+    }
+}
+
+/// Where the control plane answers people.
+const CONTROL_PLANE_ADMIN_PORT: u16 = 14011;
+
+/// A figure without labels, of Prometheus' text.
+fn figure(figures: &str, name: &str) -> Option<f64> {
+    figures.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
 /// An error with what it came from.
 pub(crate) fn told(error: &kube::Error) -> String {
     let mut text = error.to_string();
@@ -247,6 +284,25 @@ mod tests {
         assert_eq!(names, ["shop", "lone"]);
         assert_eq!(facts.rights.len(), 2 * CREATED.len());
         assert!(facts.rights.iter().all(|(_, allowed)| *allowed == Ok(true)));
+    }
+
+    #[tokio::test]
+    async fn the_issuers_end_is_asked_of_a_control_plane_that_runs() {
+        let client = server(|path| match path {
+            "/api/v1/namespaces/weft-system/pods?limit=500&labelSelector=app%3Dweft-control-plane" => {
+                let pod = |name: &str, phase: &str| json!({"metadata": {"name": name}, "status": {"phase": phase}});
+                (200, json!({"items": [pod("a", "Pending"), pod("b", "Running")]}))
+            }
+            // A text, with quotes around it because this server speaks JSON alone.
+            "/api/v1/namespaces/weft-system/pods/b:14011/proxy/metrics" => (200, json!("figures")),
+            _ => refusal(404),
+        });
+        assert_eq!(issuer_expiry(&client).await, Fact::Missing, "it answered, and does not say");
+        let away = server(|path| if path.contains("/b:") { refusal(503) } else { (200, json!({"items": []})) });
+        assert_eq!(issuer_expiry(&away).await, Fact::Missing);
+        let figures = "# TYPE x gauge\nweft_control_plane_issuer_expiry_timestamp_seconds 1.8e9\n# EOF\n";
+        assert_eq!(figure(figures, ISSUER_EXPIRY), Some(1_800_000_000.0));
+        assert_eq!(figure("weft_control_plane_issuer_expiry_timestamp_seconds_more 1\n", ISSUER_EXPIRY), None);
     }
 
     #[tokio::test]

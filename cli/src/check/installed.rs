@@ -142,6 +142,23 @@ pub(super) fn webhook_certificate(facts: &Facts) -> Result<Verdict, Verdict> {
     })
 }
 
+pub(super) fn issuer_expiry(facts: &Facts) -> Result<Verdict, Verdict> {
+    let logs = "kubectl -n weft-system logs deployment/weft-control-plane says why it was not replaced";
+    let seconds = facts.issuer_expiry.known("the control plane's figures (pods/proxy)")?.and_then(Value::as_f64);
+    let Some(seconds) = seconds.filter(|seconds| *seconds > 0.0) else {
+        return Ok(Verdict::warning("no control plane says until when its issuer is valid", logs));
+    };
+    let days = ((seconds - facts.now_unix_s as f64) / 86_400.0).floor();
+    Ok(if days < 0.0 {
+        Verdict::failure("the issuer has expired: no certificate is made or renewed", logs)
+    } else if days < 60.0 {
+        // It is replaced four months before.
+        Verdict::warning(format!("the issuer expires in {days} days and was not replaced"), logs)
+    } else {
+        Verdict::good(format!("the issuer is good for {days} days"))
+    })
+}
+
 /// The version that was installed: as it was written down, else by the control plane's image.
 pub(crate) fn installed_version<'a>(record: &'a Fact, control_plane: &'a Fact) -> Option<&'a str> {
     let Fact::There(record) = record else {

@@ -75,6 +75,7 @@ fn healthy() -> Facts {
         injector: deployment(2),
         webhook: Fact::There(json!({"webhooks": [hook]})),
         webhook_secret: Fact::There(json!({"data": {"tls.crt": base64(&leaf)}})),
+        issuer_expiry: Fact::There(json!((NOW + 300 * DAY) as f64)),
         record: Fact::There(json!({"data": {"version": VERSION}})),
         namespaces: Ok(vec![labelled("shop", &anchor, &[pod("cart", VERSION)]), labelled("empty", &anchor, &[])]),
     }
@@ -421,4 +422,16 @@ fn every_check_is_documented() {
         let want = (check.when == When::Before, check.when == When::After);
         assert_eq!((before, after), want, "{}", check.name);
     }
+}
+
+#[test]
+fn the_issuers_end_is_seen() {
+    let ends =
+        |days: f64| move |facts: &mut Facts| facts.issuer_expiry = Fact::There(json!(NOW as f64 + days * DAY as f64));
+    check("issuer-expiry", Good, "300 days", |_| {});
+    check("issuer-expiry", Good, "60 days", ends(60.0));
+    check("issuer-expiry", Warning, "59 days", ends(59.0));
+    check("issuer-expiry", Failure, "has expired", ends(-1.0));
+    check("issuer-expiry", Warning, "no control plane says", |facts| facts.issuer_expiry = Fact::Missing);
+    check("issuer-expiry", Warning, "forbidden", |facts| facts.issuer_expiry = Fact::Unknown("forbidden".to_owned()));
 }

@@ -63,6 +63,10 @@ pub struct Index {
     workloads_by_ip: Links<IpAddr>,
     workloads_by_identity: Links<SpiffeId>,
     slices_by_ip: Links<IpAddr>,
+    /// Zones, by node.
+    nodes: Table<Option<Arc<str>>>,
+    /// Pods, by node.
+    workloads_by_node: Links<Arc<str>>,
     networks: Networks,
     routes_by_parent: Links<Name, ObjectKey>,
     routes_by_backend: Links<Name, ObjectKey>,
@@ -154,8 +158,8 @@ impl fmt::Display for Affected {
 /// What the control plane needs to know of a workload to tell whether a proxy speaks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkloadFacts {
-    /// Its address.
-    pub ip: IpAddr,
+    /// Its addresses, the one that it is known by first; never none.
+    pub ips: Vec<IpAddr>,
     /// Who it is.
     pub identity: SpiffeId,
     /// Its uid, where it has one.

@@ -21,6 +21,7 @@ mod routes;
 
 mod effective;
 mod endpoints;
+mod near;
 
 mod index;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gateway_api::experimental::grpcroutes::GrpcRoute;
 use gateway_api::experimental::httproutes::HttpRoute;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use weft_crds::{AuthorizationPolicy, MeshPolicy, TrafficPolicy, Workload};
@@ -24,6 +24,8 @@ pub enum Object {
     HttpRoute(Box<HttpRoute>),
     /// What holds for the mesh, a namespace or some workloads.
     MeshPolicy(Box<MeshPolicy>),
+    /// Where Pods run, of which only the labels are read.
+    Node(Box<Node>),
     /// A workload that Kubernetes runs.
     Pod(Box<Pod>),
     /// A name and an address for endpoints.
@@ -43,6 +45,7 @@ impl Object {
             Self::GrpcRoute(_) => Kind::GrpcRoute,
             Self::HttpRoute(_) => Kind::HttpRoute,
             Self::MeshPolicy(_) => Kind::MeshPolicy,
+            Self::Node(_) => Kind::Node,
             Self::Pod(_) => Kind::Pod,
             Self::Service(_) => Kind::Service,
             Self::TrafficPolicy(_) => Kind::TrafficPolicy,
@@ -69,6 +72,7 @@ impl Object {
             Self::GrpcRoute(o) => &o.metadata,
             Self::HttpRoute(o) => &o.metadata,
             Self::MeshPolicy(o) => &o.metadata,
+            Self::Node(o) => &o.metadata,
             Self::Pod(o) => &o.metadata,
             Self::Service(o) => &o.metadata,
             Self::TrafficPolicy(o) => &o.metadata,
@@ -91,6 +95,8 @@ pub enum Kind {
     /// `weft.dev/v1alpha1`.
     MeshPolicy,
     /// `v1`.
+    Node,
+    /// `v1`.
     Pod,
     /// `v1`.
     Service,
@@ -102,12 +108,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::AuthorizationPolicy,
         Self::EndpointSlice,
         Self::GrpcRoute,
         Self::HttpRoute,
         Self::MeshPolicy,
+        Self::Node,
         Self::Pod,
         Self::Service,
         Self::TrafficPolicy,
@@ -122,6 +129,7 @@ impl Kind {
             Self::GrpcRoute => "GRPCRoute",
             Self::HttpRoute => "HTTPRoute",
             Self::MeshPolicy => "MeshPolicy",
+            Self::Node => "Node",
             Self::Pod => "Pod",
             Self::Service => "Service",
             Self::TrafficPolicy => "TrafficPolicy",
@@ -135,7 +143,7 @@ impl Kind {
             Self::AuthorizationPolicy | Self::MeshPolicy | Self::TrafficPolicy | Self::Workload => "weft.dev/v1alpha1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::GrpcRoute | Self::HttpRoute => "gateway.networking.k8s.io/v1",
-            Self::Pod | Self::Service => "v1",
+            Self::Node | Self::Pod | Self::Service => "v1",
         }
     }
 }

@@ -2,9 +2,10 @@
 //! no entry, and that is no fault of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use weft_model::bounds::{INBOUND_PORTS_MAX, NAME_BYTES_MAX, OPEN_PATHS_MAX, PATH_BYTES_MAX};
 use weft_model::kubernetes::{ADMIN_PORT, PROXY_CONTAINER, SETTINGS_PREFIX, SKIP_INBOUND_PORTS};
@@ -16,7 +17,7 @@ use crate::problem::Problem;
 use crate::read::{Read, dialable, plain, port};
 use crate::workloads::{WorkloadEntry, WorkloadPortEntry};
 
-/// The zone, as Kubernetes writes it onto pods from 1.35 on.
+/// The zone, as it stands on nodes, and as Kubernetes writes it onto pods from 1.35 on.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// What users write onto pods for scrapers, by a custom that Prometheus' own examples began.
@@ -32,10 +33,13 @@ const SCRAPE_PORT_DEFAULT: u16 = 80;
 pub(crate) fn read(name: &Name, pod: &Pod, config: &IndexConfig) -> Read<Option<WorkloadEntry>> {
     let (Some(spec), Some(status)) = (&pod.spec, &pod.status) else { return nothing() };
     let is_over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    let Some(address) = status.pod_ip.as_deref().filter(|ip| !ip.is_empty() && !is_over) else { return nothing() };
-    let ip = match dialable(address) {
-        Ok(ip) => ip,
-        Err(message) => return Read::refused(Problem::refused("status.podIP", message)),
+    if is_over {
+        return nothing();
+    }
+    let ips = match addresses(status) {
+        Ok(ips) if ips.is_empty() => return nothing(),
+        Ok(ips) => ips,
+        Err(problem) => return Read::refused(problem),
     };
     let account = spec.service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
     let identity = match SpiffeId::new(&config.trust_domain, &name.namespace, account) {
@@ -46,15 +50,16 @@ pub(crate) fn read(name: &Name, pod: &Pod, config: &IndexConfig) -> Read<Option<
     let host_network = spec.host_network.unwrap_or(false);
     let labels = pod.metadata.labels.clone().unwrap_or_default();
     let ports = ports(spec, &mut problems);
-    let zone = labels.get(ZONE_LABEL).filter(|zone| !zone.is_empty() && plain(zone, NAME_BYTES_MAX).is_ok());
+    let node = spec.node_name.as_deref().filter(|node| !node.is_empty());
     let entry = WorkloadEntry {
         name: WorkloadName { namespace: Arc::clone(&name.namespace), name: Arc::clone(&name.name) },
-        ip,
+        ips,
         // The node's address is that of many pods, and of none.
         owns_address: !host_network,
         identity,
         meshed: !host_network && containers(spec).any(|container| container.name == PROXY_CONTAINER),
-        zone: zone.map(|zone| Arc::from(zone.as_str())),
+        zone: zone_of(&labels),
+        node: node.map(Arc::from),
         labels,
         scrapes: scrapes(pod, &ports, &mut problems),
         ports,
@@ -66,6 +71,27 @@ pub(crate) fn read(name: &Name, pod: &Pod, config: &IndexConfig) -> Read<Option<
         probes: probes(spec, &mut problems),
     };
     Read { entry: Some(Some(entry)), problems }
+}
+
+/// The zone that labels name.
+pub(crate) fn zone_of(labels: &BTreeMap<String, String>) -> Option<Arc<str>> {
+    let zone = labels.get(ZONE_LABEL).filter(|zone| !zone.is_empty() && plain(zone, NAME_BYTES_MAX).is_ok());
+    zone.map(|zone| Arc::from(zone.as_str()))
+}
+
+/// Every address of a pod, the one that it is known by first.
+fn addresses(status: &PodStatus) -> Result<Vec<IpAddr>, Problem> {
+    let one = [("status.podIP".to_owned(), status.pod_ip.as_deref().unwrap_or_default())];
+    let more = status.pod_ips.iter().flatten().enumerate();
+    let more = more.map(|(i, pod_ip)| (format!("status.podIPs[{i}].ip"), pod_ip.ip.as_str()));
+    let mut ips = Vec::new();
+    for (field, text) in one.into_iter().chain(more).filter(|(_, text)| !text.is_empty()) {
+        let ip = dialable(text).map_err(|message| Problem::refused(field, message))?;
+        if !ips.contains(&ip) {
+            ips.push(ip);
+        }
+    }
+    Ok(ips)
 }
 
 fn nothing() -> Read<Option<WorkloadEntry>> {
@@ -224,7 +250,7 @@ mod tests {
         let Read { entry, problems } = pod(|_| {});
         let entry = entry.flatten().unwrap();
         assert_eq!(entry.identity.as_str(), "spiffe://cluster.local/ns/shop/sa/cart");
-        assert_eq!((entry.ip.to_string().as_str(), entry.meshed, entry.ready), ("10.244.0.7", true, true));
+        assert_eq!((entry.ips[0].to_string().as_str(), entry.meshed, entry.ready), ("10.244.0.7", true, true));
         assert_eq!(entry.uid.as_deref(), Some("u-1"));
         assert_eq!(entry.ports.keys().copied().collect::<Vec<_>>(), [8080]);
         assert!(entry.declared(8080).is_http());

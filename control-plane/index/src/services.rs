@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use weft_model::identity::is_dns_label;
 use weft_model::{AppProtocol, ServiceKey};
 
+use crate::near::Reach;
 use crate::object::Name;
 use crate::problem::Problem;
 use crate::read::{Read, dialable, port, selects};
@@ -25,6 +26,23 @@ pub(crate) struct ServiceEntry {
     pub(crate) selector: Option<BTreeMap<String, String>>,
     pub(crate) publish_not_ready: bool,
     pub(crate) client_ip_affinity: bool,
+    /// Families of the addresses that its endpoints have. `None`: any, which is so where nothing is said about it.
+    pub(crate) families: Option<Families>,
+    pub(crate) reach: Reach,
+}
+
+/// Families of addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Families {
+    v4: bool,
+    v6: bool,
+}
+
+impl Families {
+    /// Whether an address is of one of them.
+    pub(crate) fn has(self, ip: IpAddr) -> bool {
+        if ip.is_ipv4() { self.v4 } else { self.v6 }
+    }
 }
 
 /// A port of a Service.
@@ -89,10 +107,7 @@ pub(crate) fn read(name: &Name, service: &Service) -> Read<ServiceEntry> {
     if spec.type_.as_deref() == Some("ExternalName") {
         problems.push(Problem::refused("spec.type", "ExternalName is only a DNS alias; the mesh does not route it"));
     }
-    if spec.internal_traffic_policy.as_deref() == Some("Local") {
-        let message = "Local is not honoured: which node a workload runs on is not known here";
-        problems.push(Problem::refused("spec.internalTrafficPolicy", message));
-    }
+    let ips = cluster_ips(spec.cluster_ip.as_deref(), spec.cluster_ips.as_deref().unwrap_or_default(), &mut problems);
     let mut ports = BTreeMap::new();
     for (i, written) in spec.ports.iter().flatten().enumerate() {
         match read_port(written) {
@@ -115,7 +130,9 @@ pub(crate) fn read(name: &Name, service: &Service) -> Read<ServiceEntry> {
     }
     let entry = ServiceEntry {
         name: name.clone(),
-        ips: cluster_ips(spec.cluster_ip.as_deref(), spec.cluster_ips.as_deref().unwrap_or_default(), &mut problems),
+        families: families(spec.ip_families.as_deref().unwrap_or_default(), &ips, &mut problems),
+        reach: reach(service, spec, &mut problems),
+        ips,
         ports,
         selector: spec.selector.clone().filter(|selector| !selector.is_empty()),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
@@ -160,4 +177,54 @@ fn cluster_ips(one: Option<&str>, all: &[String], problems: &mut Vec<Problem>) -
         }
     }
     ips
+}
+
+/// The families that are written, or else those of the Service's addresses.
+fn families(written: &[String], ips: &[IpAddr], problems: &mut Vec<Problem>) -> Option<Families> {
+    let mut families = Families { v4: ips.iter().any(IpAddr::is_ipv4), v6: ips.iter().any(IpAddr::is_ipv6) };
+    for (i, family) in written.iter().enumerate() {
+        match family.as_str() {
+            "IPv4" => families.v4 = true,
+            "IPv6" => families.v6 = true,
+            other => {
+                let message = format!("{other:?} is neither IPv4 nor IPv6; it is left out");
+                problems.push(Problem::refused(format!("spec.ipFamilies[{i}]"), message));
+            }
+        }
+    }
+    (families != Families::default()).then_some(families)
+}
+
+/// What was written before `trafficDistribution` there was, and under its first name.
+const TOPOLOGY_MODE: [&str; 2] = ["service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints"];
+
+/// How far the traffic may go: `internalTrafficPolicy` before `trafficDistribution` before the annotation.
+fn reach(service: &Service, spec: &ServiceSpec, problems: &mut Vec<Problem>) -> Reach {
+    match spec.internal_traffic_policy.as_deref() {
+        Some("Local") => return Reach::NodeOnly,
+        None | Some("Cluster") => {}
+        Some(other) => {
+            let message = format!("{other:?} is neither Cluster nor Local; Cluster is taken instead");
+            problems.push(Problem::refused("spec.internalTrafficPolicy", message));
+        }
+    }
+    let annotations = service.metadata.annotations.as_ref();
+    let written = TOPOLOGY_MODE.iter().find_map(|name| Some((*name, annotations?.get(*name)?)));
+    match (spec.traffic_distribution.as_deref(), written) {
+        (Some("PreferClose" | "PreferSameZone"), _) => Reach::PreferZone,
+        (Some("PreferSameNode"), _) => Reach::PreferNode,
+        (Some(other), _) => {
+            let message =
+                format!("{other:?} is not known (PreferSameZone, PreferClose, PreferSameNode); it is ignored");
+            problems.push(Problem::refused("spec.trafficDistribution", message));
+            Reach::Anywhere
+        }
+        (None, Some((_, mode))) if mode.eq_ignore_ascii_case("auto") => Reach::EvenZones,
+        (None, Some((name, mode))) if !mode.eq_ignore_ascii_case("disabled") => {
+            let message = format!("{mode:?} is neither Auto nor Disabled; it is ignored");
+            problems.push(Problem::refused(format!("metadata.annotations[{name}]"), message));
+            Reach::Anywhere
+        }
+        (None, _) => Reach::Anywhere,
+    }
 }

@@ -1,6 +1,7 @@
 //! `EndpointSlice`s, as they are meant: addresses that nobody vouches for. Where one belongs to a workload, the index names
 //! whom it expects there.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -8,9 +9,12 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use weft_model::bounds::{ENDPOINTS_MAX, NAME_BYTES_MAX};
 use weft_model::{EndpointAddr, EndpointSpec, Health};
 
+use crate::endpoints::Meant;
+use crate::near::{Hints, Place, Reach};
 use crate::object::Name;
 use crate::problem::Problem;
 use crate::read::{Read, at_most, dialable, plain, port};
+use crate::services::ServiceEntry;
 
 /// The label that says whose endpoints a slice has.
 pub(crate) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -28,7 +32,9 @@ pub(crate) struct SliceEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SliceEndpoint {
     ips: Vec<IpAddr>,
-    zone: Option<Arc<str>>,
+    place: Place,
+    /// Whom it says itself that it is meant for.
+    hints: Option<Arc<Hints>>,
     /// `None`: not ready, used only by Services that publish such addresses.
     health: Option<Health>,
 }
@@ -40,24 +46,32 @@ impl SliceEntry {
     }
 
     /// Its endpoints for a Service's port of this name.
-    pub(crate) fn endpoints(&self, port_name: Option<&str>, publish_not_ready: bool) -> Vec<EndpointSpec> {
+    pub(crate) fn endpoints(&self, service: &ServiceEntry, port_name: Option<&str>) -> Vec<Meant> {
         let called = |name: &Option<Arc<str>>| name.as_deref().unwrap_or_default() == port_name.unwrap_or_default();
         let ports = self.ports.iter().filter(|(name, _)| called(name)).map(|(_, port)| *port);
-        ports.flat_map(|port| self.endpoints.iter().flat_map(move |e| e.specs(port, publish_not_ready))).collect()
+        ports.flat_map(|port| self.endpoints.iter().flat_map(move |e| e.at_port(port, service))).collect()
     }
 }
 
 impl SliceEndpoint {
-    fn specs(&self, port: u16, publish_not_ready: bool) -> impl Iterator<Item = EndpointSpec> + '_ {
-        let health = self.health.or(publish_not_ready.then_some(Health::Ready));
+    fn at_port(&self, port: u16, service: &ServiceEntry) -> impl Iterator<Item = Meant> + '_ {
+        let health = self.health.or(service.publish_not_ready.then_some(Health::Ready));
+        // What is written goes first, but for the one setting that it cannot loosen.
+        let of_service = || service.reach.hints(&self.place);
+        let hints =
+            if service.reach == Reach::NodeOnly { of_service() } else { self.hints.clone().or_else(of_service) };
         health.into_iter().flat_map(move |health| {
-            self.ips.iter().map(move |ip| EndpointSpec {
-                addr: EndpointAddr(SocketAddr::new(*ip, port)),
-                identity: None,
-                workload: None,
-                zone: self.zone.clone(),
-                weight: 1,
-                health,
+            let hints = hints.clone();
+            self.ips.iter().map(move |ip| Meant {
+                spec: EndpointSpec {
+                    addr: EndpointAddr(SocketAddr::new(*ip, port)),
+                    identity: None,
+                    workload: None,
+                    zone: self.place.zone.clone(),
+                    weight: 1,
+                    health,
+                },
+                hints: hints.clone(),
             })
         })
     }
@@ -88,10 +102,14 @@ pub(crate) fn read(name: &Name, slice: &EndpointSlice) -> Read<SliceEntry> {
         return Read::refused(Problem::refused("endpoints", message));
     }
     let mut endpoints = Vec::new();
+    let mut names = Names::default();
     for (i, written) in slice.endpoints.iter().enumerate() {
-        if let Err(message) = plain(written.zone.as_deref().unwrap_or_default(), NAME_BYTES_MAX) {
-            return Read::refused(Problem::refused(format!("endpoints[{i}].zone"), message));
-        }
+        let place = match names.place(written) {
+            Ok(place) => place,
+            Err((field, message)) => {
+                return Read::refused(Problem::refused(format!("endpoints[{i}].{field}"), message));
+            }
+        };
         let mut ips = Vec::new();
         for (j, text) in written.addresses.iter().enumerate() {
             match dialable(text) {
@@ -99,14 +117,43 @@ pub(crate) fn read(name: &Name, slice: &EndpointSlice) -> Read<SliceEntry> {
                 Err(message) => problems.push(Problem::refused(format!("endpoints[{i}].addresses[{j}]"), message)),
             }
         }
-        endpoints.push(SliceEndpoint {
-            ips,
-            zone: written.zone.as_deref().filter(|zone| !zone.is_empty()).map(Arc::from),
-            health: health(written),
-        });
+        endpoints.push(SliceEndpoint { ips, place, hints: names.hints(written), health: health(written) });
     }
     let service = Name { namespace: Arc::clone(&name.namespace), name: Arc::from(service.as_str()) };
     Read { entry: Some(SliceEntry { service, ports, endpoints }), problems }
+}
+
+/// Names of zones and nodes, each kept once however many endpoints have it.
+#[derive(Default)]
+struct Names(BTreeSet<Arc<str>>);
+
+impl Names {
+    fn place(&mut self, endpoint: &Endpoint) -> Result<Place, (&'static str, String)> {
+        let mut one = |field, text: Option<&str>| {
+            plain(text.unwrap_or_default(), NAME_BYTES_MAX).map_err(|message| (field, message))?;
+            Ok(text.filter(|text| !text.is_empty()).map(|text| self.kept(text)))
+        };
+        Ok(Place {
+            node: one("nodeName", endpoint.node_name.as_deref())?,
+            zone: one("zone", endpoint.zone.as_deref())?,
+        })
+    }
+
+    fn hints(&mut self, endpoint: &Endpoint) -> Option<Arc<Hints>> {
+        let written = endpoint.hints.as_ref()?;
+        let zones: Vec<_> = written.for_zones.iter().flatten().map(|zone| self.kept(&zone.name)).collect();
+        let nodes: Vec<_> = written.for_nodes.iter().flatten().map(|node| self.kept(&node.name)).collect();
+        (!zones.is_empty() || !nodes.is_empty()).then(|| Arc::new(Hints { nodes, zones }))
+    }
+
+    fn kept(&mut self, text: &str) -> Arc<str> {
+        if let Some(kept) = self.0.get(text) {
+            return Arc::clone(kept);
+        }
+        let kept: Arc<str> = Arc::from(text);
+        self.0.insert(Arc::clone(&kept));
+        kept
+    }
 }
 
 /// Kubernetes' conditions: absent `ready` means ready; what terminates but still serves is a last resort.

@@ -12,15 +12,16 @@ use crate::index::IndexConfig;
 use crate::object::Name;
 use crate::problem::Problem;
 use crate::read::{Read, at_most, dialable, plain};
-use crate::services::{PortEntry, Target};
+use crate::services::{PortEntry, ServiceEntry, Target};
 
 /// A workload, as it is meant.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WorkloadEntry {
     pub(crate) name: WorkloadName,
-    pub(crate) ip: IpAddr,
-    /// Whether the address is its alone.
+    /// Its addresses, the first of which is the one that it is known by: one, or one of each family.
+    pub(crate) ips: Vec<IpAddr>,
+    /// Whether the addresses are its alone.
     pub(crate) owns_address: bool,
     /// Who it is; proven only where a proxy runs beside it.
     pub(crate) identity: SpiffeId,
@@ -32,7 +33,10 @@ pub(crate) struct WorkloadEntry {
     pub(crate) ready: bool,
     pub(crate) terminating: bool,
     pub(crate) weight: u32,
+    /// Its zone, where it says so itself; else it is its node's.
     pub(crate) zone: Option<Arc<str>>,
+    /// The node that it runs on, where there is one.
+    pub(crate) node: Option<Arc<str>>,
     /// Paths that are probed, by port.
     pub(crate) probes: BTreeMap<u16, BTreeSet<Arc<str>>>,
     /// Paths that are scraped, by port.
@@ -57,18 +61,26 @@ impl WorkloadEntry {
         }
     }
 
-    /// Its address, where that is its alone.
-    pub(crate) fn own_ip(&self) -> Option<IpAddr> {
-        self.owns_address.then_some(self.ip)
+    /// Its addresses, where they are its alone.
+    pub(crate) fn own_ips(&self) -> &[IpAddr] {
+        if self.owns_address { &self.ips } else { &[] }
     }
 
-    /// It, at one of its ports.
-    pub(crate) fn endpoint(&self, port: u16) -> EndpointSpec {
+    /// Its addresses that a Service leads to: those of the Service's families, or else the first, since the proxies on both sides
+    /// know no families.
+    pub(crate) fn ips_for(&self, service: &ServiceEntry) -> Vec<IpAddr> {
+        let Some(families) = service.families else { return self.ips.clone() };
+        let fitting: Vec<IpAddr> = self.ips.iter().copied().filter(|ip| families.has(*ip)).collect();
+        if fitting.is_empty() { self.ips.iter().copied().take(1).collect() } else { fitting }
+    }
+
+    /// It, at one of its addresses and ports, in a zone.
+    pub(crate) fn endpoint(&self, ip: IpAddr, port: u16, zone: Option<Arc<str>>) -> EndpointSpec {
         EndpointSpec {
-            addr: EndpointAddr(SocketAddr::new(self.ip, port)),
+            addr: EndpointAddr(SocketAddr::new(ip, port)),
             identity: (self.meshed && !self.skip.contains(&port)).then(|| self.identity.clone()),
             workload: Some(self.name.clone()),
-            zone: self.zone.clone(),
+            zone,
             weight: self.weight,
             health: if self.terminating { Health::ServingTerminating } else { Health::Ready },
         }
@@ -132,7 +144,7 @@ pub(crate) fn read(name: &Name, workload: &Workload, config: &IndexConfig) -> Re
     }
     let entry = WorkloadEntry {
         name: WorkloadName { namespace: Arc::clone(&name.namespace), name: Arc::clone(&name.name) },
-        ip,
+        ips: vec![ip],
         owns_address: true,
         identity,
         meshed: spec.meshed,
@@ -144,6 +156,7 @@ pub(crate) fn read(name: &Name, workload: &Workload, config: &IndexConfig) -> Re
         terminating: spec.terminating,
         weight: spec.weight.clamp(1, WEIGHT_MAX),
         zone: spec.zone.as_deref().filter(|zone| !zone.is_empty()).map(Arc::from),
+        node: None,
         probes,
         scrapes: BTreeMap::new(),
     };

@@ -29,6 +29,7 @@ const SEEN_MAX: usize = 16;
 /// The cluster that we are the control plane of.
 pub(super) struct Cluster {
     client: Client,
+    clock: WallClock,
     /// Whether this replica is the one that writes.
     pub(super) leads: watch::Receiver<bool>,
 }
@@ -47,7 +48,7 @@ impl Cluster {
         let made = || super::open_authority(config, clock).map(drop);
         let mirror = Mirror::open::<AppError>(&client, &config.namespace, &config.ca_dir, made).await?;
         tasks.spawn("authority-secret", mirror.keep(leads.clone(), drain.clone()));
-        Ok(Self { client, leads })
+        Ok(Self { client, clock: clock.clone(), leads })
     }
 
     /// What checks the tokens of pods.
@@ -79,8 +80,8 @@ pub(super) async fn follow(
     config: &Config,
     cluster: Option<&Cluster>,
     hub: &Arc<Hub>,
-    tasks: &Tasks,
-    drain: &Drain,
+    metrics: &Arc<Metrics>,
+    (tasks, drain): (&Tasks, &Drain),
 ) -> Result<Option<Following>, AppError> {
     let (sender, mut seen) = mpsc::channel::<Seen>(SEEN_MAX);
     let following = match (&config.source, cluster) {
@@ -92,7 +93,13 @@ pub(super) async fn follow(
             Some(directory::follow(path, config.status_dir.as_deref(), sender).map_err(AppError::Source)?)
         }
         (Source::Kubernetes, Some(cluster)) => {
-            kubernetes::follow(&cluster.client, sender, tasks, drain);
+            let follow = kubernetes::Follow {
+                client: cluster.client.clone(),
+                compare_every: config.compare_every,
+                metrics: Arc::clone(metrics),
+                clock: cluster.clock.clone(),
+            };
+            kubernetes::follow(follow, sender, tasks, drain);
             None
         }
         (Source::Kubernetes, None) => return Err(AppError::Ended),

@@ -164,7 +164,7 @@ impl State {
     }
 
     /// What a proxy that was sent the version `sent` is to be sent; `None`: it has the newest.
-    pub(super) fn answer(&self, watched: &Watched, sent: Option<u64>) -> Option<Arc<Update>> {
+    pub(super) fn answer(&self, id: ProxyId, watched: &Watched, sent: Option<u64>) -> Option<Arc<Update>> {
         let answer = self.answers.get(watched)?;
         if sent == Some(answer.version) {
             return None;
@@ -172,7 +172,8 @@ impl State {
         match (&answer.value, watched) {
             (Value::Update(update), _) => Some(Arc::clone(update)),
             (Value::Endpoints(_), Watched::Endpoints(key)) => {
-                let resource = Resource::Endpoints(self.index.endpoints(key, sent));
+                let client = &self.proxies.get(&id)?.workload;
+                let resource = Resource::Endpoints(self.index.endpoints_of(client, key, sent));
                 Some(Arc::new(Update { key: watched.key(), version: answer.version, resource }))
             }
             (Value::Endpoints(_), _) => None,

@@ -203,7 +203,7 @@ impl Hub {
         let mut state = self.state();
         loop {
             let (key, watched, sent) = state.pop_due(id)?;
-            let Some(update) = state.answer(&watched, sent) else { continue };
+            let Some(update) = state.answer(id, &watched, sent) else { continue };
             state.mark_sent(id, &key, update.version);
             return Some(update);
         }
@@ -219,10 +219,11 @@ impl State {
         if facts.uid.is_some_and(|uid| *uid != *hello.uid) {
             return Err(Refused::Uid);
         }
-        if !hello.addresses.is_empty() && !hello.addresses.iter().any(|ip| ip.to_canonical() == facts.ip) {
-            return Err(Refused::Address { ip: facts.ip, owner: None });
+        let claims_one = hello.addresses.iter().any(|ip| facts.ips.contains(&ip.to_canonical()));
+        if let Some(ip) = facts.ips.first().filter(|_| !hello.addresses.is_empty() && !claims_one) {
+            return Err(Refused::Address { ip: *ip, owner: None });
         }
-        for ip in hello.addresses.iter().filter(|ip| ip.to_canonical() != facts.ip) {
+        for ip in hello.addresses.iter().filter(|ip| !facts.ips.contains(&ip.to_canonical())) {
             if let Some(owner) = self.index.owner(*ip).filter(|owner| *owner != hello.workload) {
                 return Err(Refused::Address { ip: *ip, owner: Some(owner) });
             }

@@ -104,7 +104,7 @@ fn document(text: &str) -> Result<Object, DocumentError> {
     };
     let version = text_at("/apiVersion").unwrap_or_default();
     // Nobody writes Pods into a directory to run them: what is there is a copy from some cluster.
-    let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == kind_text && *kind != Kind::Pod);
+    let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == kind_text && !matches!(kind, Kind::Node | Kind::Pod));
     let Some(kind) = kind else {
         return Err(complain("kind", format!("{kind_text} is not a kind that is read; left alone"), None, true));
     };

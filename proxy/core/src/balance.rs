@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::breaker::Admission;
 use crate::endpoint::{Endpoint, InFlight};
-use crate::snapshot::EndpointSet;
+use crate::snapshot::View;
 use crate::ticks::mix;
 
 // The ring that keeps a client on its endpoint.
@@ -29,17 +29,17 @@ const DRAWS_MAX: u32 = 8;
 ///
 /// **Cost:** constant on average, whatever the number of endpoints; linear only where nearly all are left out. No
 /// allocation.
-pub fn pick(set: &EndpointSet, now: Instant, roll: u64, tried: &[u64]) -> Option<InFlight> {
-    let choice = Choice::of(set, now, tried);
-    let mut roll = roll;
-    for _ in 0..DRAWS_MAX.min(u32::try_from(set.active_len()).unwrap_or(u32::MAX)) {
-        let (one, other) = set.sampler.pair(roll);
+pub fn pick<'a>(among: impl Into<View<'a>>, now: Instant, roll: u64, tried: &[u64]) -> Option<InFlight> {
+    let choice = Choice::of(among.into(), now, tried);
+    let (among, mut roll) = (choice.among, roll);
+    for _ in 0..DRAWS_MAX.min(u32::try_from(among.active_len()).unwrap_or(u32::MAX)) {
+        let (one, other) = among.side.sampler.pair(roll);
         if let Some(picked) = choice.cheaper(one, other) {
             return Some(picked);
         }
         roll = mix(roll);
     }
-    let from = set.sampler.one(roll);
+    let from = among.side.sampler.one(roll);
     choice.first(from).or_else(|| choice.forgiving().first(from))
 }
 
@@ -47,15 +47,15 @@ pub fn pick(set: &EndpointSet, now: Instant, roll: u64, tried: &[u64]) -> Option
 /// the next on the ring. The same on every worker and every proxy; few clients move when endpoints come and go.
 ///
 /// **Cost:** logarithmic. The first call on a set builds the ring and allocates it.
-pub fn pick_by_client(set: &EndpointSet, now: Instant, client: IpAddr, tried: &[u64]) -> Option<InFlight> {
-    let choice = Choice::of(set, now, tried);
-    let walk = |choice: &Choice<'_>| set.ring().from(client).find_map(|at| choice.take(at));
+pub fn pick_by_client<'a>(among: impl Into<View<'a>>, now: Instant, client: IpAddr, tried: &[u64]) -> Option<InFlight> {
+    let choice = Choice::of(among.into(), now, tried);
+    let walk = |choice: &Choice<'_>| choice.among.ring().from(client).find_map(|at| choice.take(at));
     walk(&choice).or_else(|| walk(&choice.forgiving()))
 }
 
 /// What one choice goes by.
 struct Choice<'a> {
-    set: &'a EndpointSet,
+    among: View<'a>,
     now: Instant,
     tried: &'a [u64],
     /// Whether ejections count.
@@ -71,8 +71,9 @@ enum Standing {
 }
 
 impl<'a> Choice<'a> {
-    fn of(set: &'a EndpointSet, now: Instant, tried: &'a [u64]) -> Self {
-        Self { set, now, tried, ejecting: set.policy().ejection.is_some() && !set.panics() }
+    fn of(among: View<'a>, now: Instant, tried: &'a [u64]) -> Self {
+        let set = among.set;
+        Self { among, now, tried, ejecting: set.policy().ejection.is_some() && !set.panics() }
     }
 
     /// The same, but an endpoint may be tried again.
@@ -96,7 +97,7 @@ impl<'a> Choice<'a> {
 
     /// The first in turn, from one on, that may be chosen.
     fn first(&self, from: usize) -> Option<InFlight> {
-        let len = self.set.active_len();
+        let len = self.among.active_len();
         (from..len).chain(0..from.min(len)).find_map(|at| self.take(at))
     }
 
@@ -105,19 +106,19 @@ impl<'a> Choice<'a> {
     }
 
     fn candidate(&self, at: usize) -> Option<Candidate<'a>> {
-        let endpoint = self.set.active(at)?;
+        let endpoint = self.among.active(at)?;
         if self.tried.contains(&endpoint.id()) {
             return None;
         }
         match endpoint.breaker().admission(endpoint.now_ms(self.now)) {
-            Admission::Due if self.set.policy().ejection.is_some() => Some((endpoint, Standing::Due)),
+            Admission::Due if self.among.set.policy().ejection.is_some() => Some((endpoint, Standing::Due)),
             Admission::Ejected if self.ejecting => None,
             Admission::Closed | Admission::Due | Admission::Ejected => Some((endpoint, Standing::Open)),
         }
     }
 
     fn cost(&self, endpoint: &Endpoint) -> f32 {
-        let in_flight = self.set.sampler.share(endpoint.in_flight(), endpoint.spec().weight);
+        let in_flight = self.among.side.sampler.share(endpoint.in_flight(), endpoint.spec().weight);
         endpoint.latency_s(self.now) * (in_flight + 1.0)
     }
 

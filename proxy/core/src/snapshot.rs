@@ -3,7 +3,7 @@
 //! Building the next one carries over what was seen of every endpoint that stays. One writer builds; readers pick.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -21,14 +21,38 @@ use crate::endpoint::Endpoint;
 pub struct EndpointSet {
     /// Sorted by address; an address stands here once.
     all: Box<[Arc<Endpoint>]>,
-    /// Places in `all` of those that take traffic: the ready ones, or where none is the terminating ones that still
-    /// serve.
-    active: Box<[usize]>,
-    pub(crate) sampler: Sampler,
+    sides: Sides,
     policy: BackendPolicy,
     outliers: Arc<Outliers>,
+}
+
+/// Endpoints that take traffic, by the family of their addresses. As kube-proxy does it, who connects to a Service's IPv4 address
+/// gets an IPv4 address of its pods, on which alone their applications may listen.
+#[derive(Debug)]
+enum Sides {
+    /// All there is, for everybody.
+    One(Side),
+    Two {
+        v4: Side,
+        v6: Side,
+    },
+}
+
+/// Endpoints that take traffic together.
+#[derive(Debug)]
+pub(crate) struct Side {
+    /// Places in `all`: the ready ones, or where none is the terminating ones that still serve.
+    active: Box<[usize]>,
+    pub(crate) sampler: Sampler,
     /// Made when the first client asks for affinity.
     ring: OnceLock<Ring>,
+}
+
+/// The endpoints among which one client's is chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    pub(crate) set: &'a EndpointSet,
+    pub(crate) side: &'a Side,
 }
 
 impl EndpointSet {
@@ -73,16 +97,24 @@ impl EndpointSet {
     }
 
     fn of(all: Vec<Arc<Endpoint>>, policy: BackendPolicy, outliers: Arc<Outliers>) -> Self {
-        let with = |health: Health| -> Box<[usize]> {
-            let fits = |(_, endpoint): &(usize, &Arc<Endpoint>)| endpoint.spec().health == health;
-            all.iter().enumerate().filter(fits).map(|(at, _)| at).collect()
+        let (v4, v6) = (Side::of(&all, |ip| ip.is_ipv4()), Side::of(&all, |ip| ip.is_ipv6()));
+        outliers.set_total(v4.active.len() + v6.active.len());
+        let sides = match (v4.active.is_empty(), v6.active.is_empty()) {
+            (false, false) => Sides::Two { v4, v6 },
+            (true, false) => Sides::One(v6),
+            (_, true) => Sides::One(v4),
         };
-        let ready = with(Health::Ready);
-        let active = if ready.is_empty() { with(Health::ServingTerminating) } else { ready };
-        outliers.set_total(active.len());
-        let weights = active.iter().filter_map(|&at| all.get(at)).map(|endpoint| endpoint.spec().weight);
-        let sampler = Sampler::of(&weights.collect::<Vec<_>>());
-        Self { all: all.into(), active, sampler, policy, outliers, ring: OnceLock::new() }
+        Self { all: all.into(), sides, policy, outliers }
+    }
+
+    /// The endpoints for a client at an address: those of its family, where there are of both.
+    pub fn for_client(&self, client: IpAddr) -> View<'_> {
+        let side = match &self.sides {
+            Sides::One(side) => side,
+            Sides::Two { v4, .. } if client.to_canonical().is_ipv4() => v4,
+            Sides::Two { v6, .. } => v6,
+        };
+        View { set: self, side }
     }
 
     /// Every endpoint, in the order of addresses; also those that take no traffic.
@@ -102,7 +134,10 @@ impl EndpointSet {
 
     /// How many take traffic.
     pub fn active_len(&self) -> usize {
-        self.active.len()
+        match &self.sides {
+            Sides::One(side) => side.active.len(),
+            Sides::Two { v4, v6 } => v4.active.len() + v6.active.len(),
+        }
     }
 
     /// How many are left out after failures.
@@ -125,14 +160,45 @@ impl EndpointSet {
         let at = self.all.binary_search_by_key(&addr, |endpoint| endpoint.spec().addr.0).ok()?;
         self.all.get(at)
     }
+}
 
-    /// The `at`th of those that take traffic.
-    pub(crate) fn active(&self, at: usize) -> Option<&Arc<Endpoint>> {
-        self.active.get(at).and_then(|&at| self.all.get(at))
+impl Side {
+    fn of(all: &[Arc<Endpoint>], is_of_family: impl Fn(IpAddr) -> bool) -> Self {
+        let with = |health: Health| -> Box<[usize]> {
+            let fits = |(_, endpoint): &(usize, &Arc<Endpoint>)| {
+                let spec = endpoint.spec();
+                spec.health == health && is_of_family(spec.addr.ip())
+            };
+            all.iter().enumerate().filter(fits).map(|(at, _)| at).collect()
+        };
+        let ready = with(Health::Ready);
+        let active = if ready.is_empty() { with(Health::ServingTerminating) } else { ready };
+        let weights = active.iter().filter_map(|&at| all.get(at)).map(|endpoint| endpoint.spec().weight);
+        let sampler = Sampler::of(&weights.collect::<Vec<_>>());
+        Self { active, sampler, ring: OnceLock::new() }
+    }
+}
+
+impl<'a> View<'a> {
+    /// How many there are to choose from.
+    pub(crate) fn active_len(&self) -> usize {
+        self.side.active.len()
     }
 
-    pub(crate) fn ring(&self) -> &Ring {
-        self.ring.get_or_init(|| Ring::of((0..self.active.len()).filter_map(|at| self.active(at))))
+    /// The `at`th of them.
+    pub(crate) fn active(&self, at: usize) -> Option<&'a Arc<Endpoint>> {
+        self.side.active.get(at).and_then(|&at| self.set.all.get(at))
+    }
+
+    pub(crate) fn ring(&self) -> &'a Ring {
+        self.side.ring.get_or_init(|| Ring::of((0..self.active_len()).filter_map(|at| self.active(at))))
+    }
+}
+
+impl<'a> From<&'a EndpointSet> for View<'a> {
+    /// The endpoints for whoever has no address.
+    fn from(set: &'a EndpointSet) -> Self {
+        set.for_client(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
     }
 }
 

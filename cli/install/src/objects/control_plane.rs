@@ -30,7 +30,7 @@ fn cluster_rules() -> Value {
     let kinds = ["authorizationpolicies", "meshpolicies", "trafficpolicies", "workloads"];
     let status = kinds.map(|kind| format!("{kind}/status"));
     json!([
-        {"apiGroups": [""], "resources": ["namespaces", "pods", "services"], "verbs": ["list", "watch"]},
+        {"apiGroups": [""], "resources": ["namespaces", "nodes", "pods", "services"], "verbs": ["list", "watch"]},
         // Why a pod has no proxy, and an event that says so.
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use weft_model::{EndpointSpec, ServiceKey, WorkloadName};
+use weft_model::{ServiceKey, WorkloadName};
 
 use super::{Affected, Changes, Index, Slot};
 use crate::effective;
-use crate::endpoints::{EndpointSet, Source};
+use crate::endpoints::{EndpointSet, Meant, Source};
 use crate::object::{Kind, Name, Object, ObjectKey};
 use crate::policies::authorization::AuthzEntry;
 use crate::policies::{authorization, mesh, traffic};
@@ -51,6 +51,12 @@ impl Index {
                 self.configure_networks();
                 changed
             }
+            Object::Node(o) => {
+                let zone = o.metadata.labels.as_ref().and_then(pods::zone_of);
+                let read = Read { entry: Some(zone), problems: Vec::new() };
+                let changed = put(&mut self.nodes, &name, read, self.version).is_some();
+                changed && self.relink_node(&name)
+            }
             Object::Pod(o) => {
                 let was = self.workload_entry(&name).cloned();
                 put(&mut self.pods, &name, pods::read(&name, o, &self.config), self.version);
@@ -93,6 +99,7 @@ impl Index {
                 self.configure_networks();
                 changed
             }
+            Kind::Node => take(&mut self.nodes, &name).is_some() && self.relink_node(&name),
             Kind::Pod => {
                 let was = self.workload_entry(&name).cloned();
                 take(&mut self.pods, &name);
@@ -202,12 +209,15 @@ impl Index {
         if old == new.as_ref() {
             return false;
         }
-        let (old_ip, new_ip) = (old.and_then(WorkloadEntry::own_ip), new.as_ref().and_then(WorkloadEntry::own_ip));
-        self.workloads_by_ip.unlink(old_ip, name);
-        self.workloads_by_ip.link(new_ip, name);
+        let own = |workload: Option<&WorkloadEntry>| workload.map(|w| w.own_ips().to_vec()).unwrap_or_default();
+        let (old_ips, new_ips) = (own(old), own(new.as_ref()));
+        self.workloads_by_ip.unlink(old_ips.iter().copied(), name);
+        self.workloads_by_ip.link(new_ips.iter().copied(), name);
+        self.workloads_by_node.unlink(old.and_then(|w| w.node.clone()), name);
+        self.workloads_by_node.link(new.as_ref().and_then(|w| w.node.clone()), name);
         self.workloads_by_identity.unlink(old.map(|w| w.identity.clone()), name);
         self.workloads_by_identity.link(new.as_ref().map(|w| w.identity.clone()), name);
-        self.note_addresses(old_ip.into_iter().chain(new_ip));
+        self.note_addresses(old_ips.iter().chain(&new_ips).copied());
         if new.as_ref().is_none_or(|w| !w.terminating) {
             self.released.remove(name);
         }
@@ -217,21 +227,38 @@ impl Index {
         if let Some(new) = &new {
             self.selection.add_workload(name, &new.labels);
         }
-        let services = old.into_iter().chain(&new).flat_map(|workload| self.services_of(workload));
+        self.say_workload(name, old, new.as_ref());
+        true
+    }
+
+    /// Puts down what a workload is to Services, and that it is no longer what it was; so for the slices that name it.
+    fn say_workload(&mut self, name: &Name, old: Option<&WorkloadEntry>, new: Option<&WorkloadEntry>) {
+        let services = old.into_iter().chain(new).flat_map(|workload| self.services_of(workload));
         let services: BTreeMap<&Name, &ServiceEntry> = services.map(|service| (&service.name, service)).collect();
         let mut said = Vec::new();
         for service in services.into_values() {
             for (port, entry) in &service.ports {
-                let endpoints = new.as_ref().and_then(|w| workload_endpoint(service, entry, w));
-                said.push((service.key(*port), endpoints.into_iter().collect()));
+                let endpoints = new.map(|workload| self.workload_endpoints(service, entry, workload));
+                said.push((service.key(*port), endpoints.unwrap_or_default()));
             }
         }
         self.say(&Source::Workload(name.clone()), said);
-        let slices: BTreeSet<Name> =
-            old_ip.into_iter().chain(new_ip).flat_map(|ip| self.slices_by_ip.of(&ip)).cloned().collect();
+        let ips = old.into_iter().chain(new).flat_map(|workload| workload.own_ips());
+        let slices: BTreeSet<Name> = ips.flat_map(|ip| self.slices_by_ip.of(ip)).cloned().collect();
         for slice in slices {
             self.say_slice(&slice, None);
         }
+    }
+
+    /// Says anew where the workloads of a node are, and begins anew for clients whose choice depends on where they are.
+    fn relink_node(&mut self, node: &Name) -> bool {
+        let there: Vec<WorkloadEntry> =
+            self.workloads_by_node.of(&node.name).filter_map(|name| self.workload_entry(name)).cloned().collect();
+        for workload in &there {
+            self.say_workload(&Name::of_workload(&workload.name), Some(workload), Some(workload));
+        }
+        let version = self.version;
+        self.endpoints.values_mut().filter(|set| set.has_near()).for_each(|set| set.restart(version));
         true
     }
 
@@ -289,7 +316,7 @@ impl Index {
     }
 
     /// Puts down what one source says about service ports.
-    fn say(&mut self, source: &Source, said: Vec<(ServiceKey, Vec<EndpointSpec>)>) {
+    fn say(&mut self, source: &Source, said: Vec<(ServiceKey, Vec<Meant>)>) {
         for (key, endpoints) in said {
             let version = self.version;
             let set = self.endpoints.entry(key).or_insert_with(|| EndpointSet::new(version));
@@ -298,23 +325,36 @@ impl Index {
     }
 
     /// What a slice says about a service port. Whoever is known to be at an address is expected there.
-    fn slice_endpoints(&self, service: &ServiceEntry, port: &PortEntry, slice: &SliceEntry) -> Vec<EndpointSpec> {
-        let mut endpoints = slice.endpoints(port.name.as_deref(), service.publish_not_ready);
-        for endpoint in &mut endpoints {
+    fn slice_endpoints(&self, service: &ServiceEntry, port: &PortEntry, slice: &SliceEntry) -> Vec<Meant> {
+        let mut endpoints = slice.endpoints(service, port.name.as_deref());
+        for endpoint in endpoints.iter_mut().map(|meant| &mut meant.spec) {
             if let Some(workload) = self.workload_at(endpoint.addr.0.ip()) {
-                let known = workload.endpoint(endpoint.addr.0.port());
+                let known = workload.endpoint(endpoint.addr.0.ip(), endpoint.addr.0.port(), None);
                 (endpoint.identity, endpoint.workload) = (known.identity, known.workload);
             }
         }
         endpoints
     }
 
+    /// The endpoints that a workload is for a service port: one for each of its addresses that the Service leads to.
+    fn workload_endpoints(&self, service: &ServiceEntry, port: &PortEntry, workload: &WorkloadEntry) -> Vec<Meant> {
+        let takes = !workload.terminating && (workload.ready || service.publish_not_ready);
+        let Some(target) = workload.target(port).filter(|_| takes && service.selects(&workload.labels)) else {
+            return Vec::new();
+        };
+        let place = self.place_of(workload);
+        let hints = service.reach.hints(&place);
+        let meant = |ip| Meant { spec: workload.endpoint(ip, target, place.zone.clone()), hints: hints.clone() };
+        workload.ips_for(service).into_iter().map(meant).collect()
+    }
+
     /// Asks everybody anew what endpoints a service port has.
     fn rebuild_endpoints(&mut self, service: &ServiceEntry, port: u16, entry: &PortEntry) {
-        let mut said: Vec<(Source, Vec<EndpointSpec>)> = Vec::new();
+        let mut said: Vec<(Source, Vec<Meant>)> = Vec::new();
         for workload in self.workloads_of(service) {
-            if let Some(endpoint) = workload_endpoint(service, entry, workload) {
-                said.push((Source::Workload(Name::of_workload(&workload.name)), vec![endpoint]));
+            let endpoints = self.workload_endpoints(service, entry, workload);
+            if !endpoints.is_empty() {
+                said.push((Source::Workload(Name::of_workload(&workload.name)), endpoints));
             }
         }
         for name in self.slices_by_service.of(&service.name) {
@@ -324,6 +364,7 @@ impl Index {
         }
         let version = self.version;
         let set = self.endpoints.entry(service.key(port)).or_insert_with(|| EndpointSet::new(version));
+        set.set_reach(service.reach, version);
         let sources: BTreeSet<&Source> = said.iter().map(|(source, _)| source).collect();
         let silent: Vec<Source> = set.sources().filter(|source| !sources.contains(source)).cloned().collect();
         for source in silent {
@@ -340,13 +381,6 @@ struct Before {
     concerns: BTreeSet<Affected>,
     /// The generation of the mesh's networks.
     networks: u64,
-}
-
-/// The endpoint that a workload is for a service port, if any.
-fn workload_endpoint(service: &ServiceEntry, port: &PortEntry, workload: &WorkloadEntry) -> Option<EndpointSpec> {
-    let takes = !workload.terminating && (workload.ready || service.publish_not_ready);
-    let target = workload.target(port)?;
-    (takes && service.selects(&workload.labels)).then(|| workload.endpoint(target))
 }
 
 fn backends(route: &RouteEntry) -> Vec<Name> {

@@ -34,11 +34,14 @@ impl Index {
             }
             Kind::Service => self.service_entry(&name).map(|service| service.ips.clone()).unwrap_or_default(),
             Kind::Pod | Kind::Workload => {
-                self.workload_entry(&name).and_then(WorkloadEntry::own_ip).into_iter().collect()
+                self.workload_entry(&name).map(|workload| workload.own_ips().to_vec()).unwrap_or_default()
             }
-            Kind::AuthorizationPolicy | Kind::GrpcRoute | Kind::HttpRoute | Kind::MeshPolicy | Kind::TrafficPolicy => {
-                Vec::new()
-            }
+            Kind::AuthorizationPolicy
+            | Kind::GrpcRoute
+            | Kind::HttpRoute
+            | Kind::MeshPolicy
+            | Kind::Node
+            | Kind::TrafficPolicy => Vec::new(),
         }
     }
 
@@ -62,6 +65,13 @@ impl Index {
                 }
             }
             Kind::MeshPolicy => self.mesh_concerns(&name, &mut affected),
+            Kind::Node => {
+                let near = self.endpoints.iter().filter(|(_, set)| set.has_near());
+                affected.extend(near.map(|(key, _)| Affected::Endpoints(key.clone())));
+                for workload in self.workloads_by_node.of(&name.name).filter_map(|name| self.workload_entry(name)) {
+                    self.workload_concerns(workload, &mut affected);
+                }
+            }
             Kind::Service => {
                 if let Some(service) = self.service_entry(&name) {
                     self.service_concerns(service, &mut affected);
@@ -100,17 +110,19 @@ impl Index {
         }
         // The protocol and the Service of a workload's port come from here.
         for workload in self.workloads_of(service) {
-            affected.extend([Affected::Inbound(workload.name.clone()), Affected::Destination(workload.ip)]);
+            affected.insert(Affected::Inbound(workload.name.clone()));
+            affected.extend(destinations(workload));
         }
     }
 
     fn workload_concerns(&self, workload: &WorkloadEntry, affected: &mut BTreeSet<Affected>) {
-        affected.extend([Affected::Inbound(workload.name.clone()), Affected::Destination(workload.ip)]);
+        affected.insert(Affected::Inbound(workload.name.clone()));
+        affected.extend(destinations(workload));
         for service in self.services_of(workload) {
             affected.extend(service.keys().map(Affected::Endpoints));
         }
         // A slice that names its address names it, too.
-        for slice in workload.own_ip().into_iter().flat_map(|ip| self.slices_by_ip.of(&ip)) {
+        for slice in workload.own_ips().iter().flat_map(|ip| self.slices_by_ip.of(ip)) {
             if let Some(slice) = self.slices.get(slice).and_then(|slot| slot.entry.as_ref()) {
                 self.each_port(&slice.service, |key| affected.extend([Affected::Endpoints(key)]));
             }
@@ -144,7 +156,7 @@ impl Index {
                 if protocols {
                     let services = self.services.values().filter_map(|slot| slot.entry.as_ref());
                     affected.extend(services.flat_map(ServiceEntry::keys).map(Affected::Service));
-                    affected.extend(self.workload_entries().map(|w| Affected::Destination(w.ip)));
+                    affected.extend(self.workload_entries().flat_map(destinations));
                 }
             }
             mesh::Scope::Namespace => {
@@ -152,12 +164,13 @@ impl Index {
                 if protocols {
                     let services = self.services_in(&name.namespace);
                     affected.extend(services.flat_map(ServiceEntry::keys).map(Affected::Service));
-                    affected.extend(self.workloads_in(&name.namespace).map(|(_, w)| Affected::Destination(w.ip)));
+                    affected.extend(self.workloads_in(&name.namespace).flat_map(|(_, w)| destinations(w)));
                 }
             }
             mesh::Scope::Workloads(selector) => {
                 for w in self.selected(&name.namespace, &selector.match_labels) {
-                    affected.extend([Affected::Inbound(w.name.clone()), Affected::Destination(w.ip)]);
+                    affected.insert(Affected::Inbound(w.name.clone()));
+                    affected.extend(destinations(w));
                 }
             }
         }
@@ -168,4 +181,9 @@ impl Index {
             service.keys().for_each(&mut each);
         }
     }
+}
+
+/// The destinations that a workload is at its addresses.
+fn destinations(workload: &WorkloadEntry) -> impl Iterator<Item = Affected> + '_ {
+    workload.ips.iter().map(|ip| Affected::Destination(*ip))
 }

@@ -13,6 +13,7 @@ use weft_model::{AppProtocol, ServiceKey, SpiffeId, WorkloadName};
 
 use super::{Index, WorkloadFacts};
 use crate::effective::{self, EffectiveMesh, InboundParts, ServiceParts};
+use crate::near::Place;
 use crate::object::{Kind, Name, ObjectKey};
 use crate::policies::mesh::{MeshEntry, Scope};
 use crate::policies::traffic::{TrafficEntry, default_backend};
@@ -35,7 +36,8 @@ impl Index {
         let services: Vec<_> = self.services_of(workload).collect();
         let protocols = self.mesh_of(workload).protocols;
         let (protocol, service) = effective::port_facts(workload, &services, &protocols, port);
-        Destination::Workload(WorkloadDestination { endpoint: workload.endpoint(port), protocol, service })
+        let endpoint = workload.endpoint(ip, port, self.zone_of(workload));
+        Destination::Workload(WorkloadDestination { endpoint, protocol, service })
     }
 
     /// A service port as clients of a namespace see it. One that does not exist is one of which nothing is said.
@@ -60,18 +62,27 @@ impl Index {
     }
 
     /// The endpoints of a service port: what changed after the version `since`, or all of them (`reset`) where that is
-    /// not known.
+    /// not known. Those that any client gets.
     pub fn endpoints(&self, key: &ServiceKey, since: Option<u64>) -> EndpointsDelta {
+        self.endpoints_near(key, since, None)
+    }
+
+    /// As [`Index::endpoints`], those that one client gets: where the Service or its slices say so, those of its node or zone.
+    pub fn endpoints_of(&self, client: &WorkloadName, key: &ServiceKey, since: Option<u64>) -> EndpointsDelta {
+        let name = Name::new(&client.namespace, &client.name);
+        let place = self.workload_entry(&name).map(|workload| self.place_of(workload)).unwrap_or_default();
+        self.endpoints_near(key, since, Some(&place))
+    }
+
+    fn endpoints_near(&self, key: &ServiceKey, since: Option<u64>, client: Option<&Place>) -> EndpointsDelta {
         let policy = self.backend_policy(key);
         let Some(set) = self.endpoints.get(key) else {
             return EndpointsDelta { reset: true, upserted: Vec::new(), removed: Vec::new(), policy };
         };
-        match since.and_then(|since| set.since(since)) {
-            Some((upserted, removed)) => EndpointsDelta { reset: false, upserted, removed, policy },
-            None => {
-                EndpointsDelta { reset: true, upserted: set.iter().cloned().collect(), removed: Vec::new(), policy }
-            }
+        if let Some((upserted, removed)) = since.and_then(|since| set.since(since, client)) {
+            return EndpointsDelta { reset: false, upserted, removed, policy };
         }
+        EndpointsDelta { reset: true, upserted: set.iter(client).cloned().collect(), removed: Vec::new(), policy }
     }
 
     /// A workload's own configuration; `None` for one that is not known.
@@ -105,7 +116,7 @@ impl Index {
     pub fn workload(&self, workload: &WorkloadName) -> Option<WorkloadFacts> {
         let entry = self.workload_entry(&Name::new(&workload.namespace, &workload.name))?;
         Some(WorkloadFacts {
-            ip: entry.ip,
+            ips: entry.ips.clone(),
             identity: entry.identity.clone(),
             uid: entry.uid.clone(),
             terminating: entry.terminating,
@@ -137,11 +148,13 @@ impl Index {
         let slices = self.slices.keys().map(key(Kind::EndpointSlice));
         let routes = self.routes.keys().cloned();
         let mesh = self.mesh.keys().map(key(Kind::MeshPolicy));
+        let nodes = self.nodes.keys().map(key(Kind::Node));
         let pods = self.pods.keys().map(key(Kind::Pod));
         let services = self.services.keys().map(key(Kind::Service));
         let traffic = self.traffic.keys().map(key(Kind::TrafficPolicy));
         let workloads = self.workloads.keys().map(key(Kind::Workload));
-        authz.chain(slices).chain(routes).chain(mesh).chain(services).chain(traffic).chain(workloads).chain(pods)
+        let policies = authz.chain(routes).chain(mesh).chain(traffic);
+        policies.chain(slices).chain(services).chain(workloads).chain(pods).chain(nodes)
     }
 
     /// What a service port is declared to speak: by the Service, else by a `MeshPolicy` for the port that it targets.
@@ -220,6 +233,16 @@ impl Index {
         here.min_by_key(|workload| (workload.terminating, &workload.name))
     }
 
+    /// The zone of a workload: what it says itself, or its node's.
+    pub(super) fn zone_of(&self, workload: &WorkloadEntry) -> Option<Arc<str>> {
+        workload.zone.clone().or_else(|| self.nodes.get(&node_name(workload.node.as_ref()?))?.entry.clone()?)
+    }
+
+    /// Where a workload runs.
+    pub(super) fn place_of(&self, workload: &WorkloadEntry) -> Place {
+        Place { node: workload.node.clone(), zone: self.zone_of(workload) }
+    }
+
     pub(super) fn service_entry(&self, name: &Name) -> Option<&ServiceEntry> {
         self.services.get(name)?.entry.as_ref()
     }
@@ -275,6 +298,11 @@ impl Index {
         let services = filed.into_iter().filter_map(|name| self.service_entry(name));
         services.filter(|service| service.selects(&workload.labels))
     }
+}
+
+/// What a Node is called in the table of them: it has no namespace, and one has to stand there.
+pub(super) fn node_name(node: &Arc<str>) -> Name {
+    Name { namespace: Arc::from("default"), name: Arc::clone(node) }
 }
 
 /// What a namespace has of a kind, by name.

@@ -83,6 +83,7 @@ impl Index {
                     }
                 }
             }),
+            Kind::Node => status(self.nodes.get(name)?, |_, _| {}),
             Kind::Pod => status(self.pods.get(name)?, |pod, problems| {
                 if let Some(workload) = pod {
                     self.workload_problems(workload, problems);
@@ -114,12 +115,14 @@ impl Index {
     }
 
     fn workload_problems(&self, workload: &WorkloadEntry, problems: &mut Vec<Problem>) {
-        if let Some(service) = self.service_at(workload.ip) {
-            let message = format!("{} is the address of Service {}", workload.ip, service.name);
-            problems.push(Problem::refused("spec.address", message));
-        } else if let Some(owner) = self.workload_at(workload.ip).filter(|owner| owner.name != workload.name) {
-            let message = format!("{} is taken to be Workload {}", workload.ip, owner.name);
-            problems.push(Problem::notice("spec.address", message));
+        for ip in &workload.ips {
+            if let Some(service) = self.service_at(*ip) {
+                let message = format!("{ip} is the address of Service {}", service.name);
+                problems.push(Problem::refused("spec.address", message));
+            } else if let Some(owner) = self.workload_at(*ip).filter(|owner| owner.name != workload.name) {
+                let message = format!("{ip} is taken to be Workload {}", owner.name);
+                problems.push(Problem::notice("spec.address", message));
+            }
         }
         for service in self.services_of(workload) {
             for (port, entry) in service.ports.iter().filter(|(_, entry)| workload.target(entry).is_none()) {

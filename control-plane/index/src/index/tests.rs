@@ -4,6 +4,7 @@ mod authorization;
 mod fixtures;
 mod incremental;
 mod limits;
+mod near;
 mod networks;
 mod routes;
 mod services;

@@ -3,12 +3,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
 use kube::core::DynamicObject;
 use kube::runtime::watcher;
 use serde_json::Value;
 use weft_index::{Kind, Object, ObjectKey};
 
 use crate::source::{Event, FileProblem, Seen, typed};
+
+/// A resource that a watch found, read already: as the API server's text it would take many times the room.
+#[derive(Debug)]
+pub(super) struct Found {
+    key: ObjectKey,
+    version: Version,
+    /// What it says, or the field that is to blame and what is wrong with it.
+    read: Result<Object, (String, String)>,
+}
+
+/// Which version of a resource it is, as the API server calls it.
+pub(super) type Version = Box<str>;
 
 /// Puts together what the watches of all kinds say.
 #[derive(Debug)]
@@ -17,6 +31,10 @@ pub(super) struct Gatherer {
     awaited: BTreeSet<Kind>,
     /// What was told of each kind.
     held: BTreeMap<Kind, BTreeSet<ObjectKey>>,
+    /// The newest version that was seen of everything that is there.
+    versions: BTreeMap<ObjectKey, Version>,
+    /// What has moved of each kind that is being compared with the API server.
+    moved: BTreeMap<Kind, BTreeSet<ObjectKey>>,
     /// What a list that is under way has named so far.
     listed: BTreeMap<Kind, BTreeSet<ObjectKey>>,
     /// Resources that cannot be read, each with what is wrong.
@@ -37,6 +55,8 @@ impl Gatherer {
         Self {
             awaited: kinds.into_iter().collect(),
             held: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            moved: BTreeMap::new(),
             listed: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             unwatched: BTreeMap::new(),
@@ -47,23 +67,23 @@ impl Gatherer {
     }
 
     /// Takes in what a watch says.
-    pub(super) fn take(&mut self, kind: Kind, event: watcher::Event<DynamicObject>) {
+    pub(super) fn take(&mut self, kind: Kind, event: watcher::Event<Found>) {
         match event {
             watcher::Event::Init => {
                 self.listed.insert(kind, BTreeSet::new());
             }
-            watcher::Event::InitApply(object) => {
-                let key = self.apply(kind, object);
+            watcher::Event::InitApply(found) => {
+                let key = self.apply(found);
                 self.listed.entry(kind).or_default().insert(key);
             }
             watcher::Event::InitDone => {
                 self.listed(kind);
                 self.news |= self.unwatched.remove(&kind).is_some();
             }
-            watcher::Event::Apply(object) => {
-                self.apply(kind, object);
+            watcher::Event::Apply(found) => {
+                self.apply(found);
             }
-            watcher::Event::Delete(object) => self.delete(&key_of(kind, &object)),
+            watcher::Event::Delete(found) => self.delete(&found.key),
         }
     }
 
@@ -102,6 +122,28 @@ impl Gatherer {
         }
     }
 
+    /// A comparison with the API server begins: what moves from now on is not compared, because the watch is at it.
+    pub(super) fn begin_comparison(&mut self, kind: Kind) {
+        self.moved.insert(kind, BTreeSet::new());
+    }
+
+    /// Compares what the API server listed since the comparison began; what was missed, which is little or nothing. Nothing is known
+    /// of what moved meanwhile, and of a kind that is not known as a whole yet.
+    pub(super) fn compare(&mut self, kind: Kind, listed: &BTreeMap<ObjectKey, Version>) -> Vec<ObjectKey> {
+        let moved = self.moved.remove(&kind).unwrap_or_default();
+        if self.awaited.contains(&kind) || self.listed.contains_key(&kind) {
+            return Vec::new();
+        }
+        let ours = self.versions.keys().filter(|key| key.kind == kind && !listed.contains_key(*key));
+        let theirs = listed.iter().filter(|(key, version)| self.versions.get(*key) != Some(*version));
+        theirs.map(|(key, _)| key).chain(ours).filter(|key| !moved.contains(*key)).cloned().collect()
+    }
+
+    /// There is nothing to compare with this time.
+    pub(super) fn give_up_comparison(&mut self, kind: Kind) {
+        self.moved.remove(&kind);
+    }
+
     /// Kinds of which the whole is not known yet.
     pub(super) fn awaited(&self) -> &BTreeSet<Kind> {
         &self.awaited
@@ -116,13 +158,17 @@ impl Gatherer {
         Some(Seen { events: std::mem::take(&mut self.events), problems })
     }
 
-    fn apply(&mut self, kind: Kind, object: DynamicObject) -> ObjectKey {
-        let key = key_of(kind, &object);
+    fn apply(&mut self, found: Found) -> ObjectKey {
+        let Found { key, version, read } = found;
         self.news = true;
-        match read(kind, object) {
+        self.versions.insert(key.clone(), version);
+        if let Some(moved) = self.moved.get_mut(&key.kind) {
+            moved.insert(key.clone());
+        }
+        match read {
             Ok(object) => {
                 self.unreadable.remove(&key);
-                self.held.entry(kind).or_default().insert(key.clone());
+                self.held.entry(key.kind).or_default().insert(key.clone());
                 self.events.push(Event::Apply(Box::new(object)));
             }
             // What was told of it before stays.
@@ -144,6 +190,10 @@ impl Gatherer {
     }
 
     fn delete(&mut self, key: &ObjectKey) {
+        self.versions.remove(key);
+        if let Some(moved) = self.moved.get_mut(&key.kind) {
+            moved.insert(key.clone());
+        }
         self.news |= self.unreadable.remove(key).is_some();
         if self.held.get_mut(&key.kind).is_some_and(|held| held.remove(key)) {
             self.news = true;
@@ -167,29 +217,35 @@ impl Gatherer {
 /// Where a problem lies, for people.
 const PLACE: &str = "kubernetes";
 
-fn key_of(kind: Kind, object: &DynamicObject) -> ObjectKey {
-    let namespace = object.metadata.namespace.as_deref().filter(|text| !text.is_empty()).unwrap_or("default");
-    ObjectKey::new(kind, namespace, object.metadata.name.as_deref().unwrap_or_default())
+/// What a resource of a kind with this metadata is called.
+pub(super) fn key_of(kind: Kind, metadata: &ObjectMeta) -> ObjectKey {
+    let namespace = metadata.namespace.as_deref().filter(|text| !text.is_empty()).unwrap_or("default");
+    ObjectKey::new(kind, namespace, metadata.name.as_deref().unwrap_or_default())
 }
 
-/// Our kinds and routes are read as strictly as from a file: a field that is not known would be a silent no. Kubernetes' own may
-/// be of a newer version than ours, and its API server has checked them.
-fn read(kind: Kind, mut object: DynamicObject) -> Result<Object, (String, String)> {
-    object.metadata.managed_fields = None;
-    let value = serde_json::to_value(object).map_err(|error| (String::new(), error.to_string()))?;
-    let lenient = |error: serde_json::Error| (String::new(), error.to_string());
-    match kind {
-        Kind::EndpointSlice => serde_json::from_value(value).map(Object::EndpointSlice).map_err(lenient),
-        Kind::Pod => serde_json::from_value(value).map(Object::Pod).map_err(lenient),
-        Kind::Service => serde_json::from_value(value).map(Object::Service).map_err(lenient),
-        Kind::AuthorizationPolicy
-        | Kind::GrpcRoute
-        | Kind::HttpRoute
-        | Kind::MeshPolicy
-        | Kind::TrafficPolicy
-        | Kind::Workload => {
+/// Which version it is.
+pub(super) fn version_of(metadata: &ObjectMeta) -> Version {
+    metadata.resource_version.as_deref().unwrap_or_default().into()
+}
+
+impl Found {
+    /// One of Kubernetes' own kinds, which may be of a newer version than ours: what we do not know of it, its API server has checked.
+    pub(super) fn lenient<K: Resource>(kind: Kind, mut object: K, read: impl FnOnce(K) -> Object) -> Self {
+        let metadata = object.meta_mut();
+        metadata.managed_fields = None;
+        let (key, version) = (key_of(kind, metadata), version_of(metadata));
+        Self { key, version, read: Ok(read(object)) }
+    }
+
+    /// One of ours, or a route: read as strictly as from a file, because a field that is not known would be a silent no.
+    pub(super) fn strict(kind: Kind, mut object: DynamicObject) -> Self {
+        object.metadata.managed_fields = None;
+        let (key, version) = (key_of(kind, &object.metadata), version_of(&object.metadata));
+        let read = serde_json::to_value(object).map_err(|error| (String::new(), error.to_string()));
+        let read = read.and_then(|value| {
             typed::resource(kind, &without_status(value)).map_err(|(path, message)| (path.to_string(), message))
-        }
+        });
+        Self { key, version, read }
     }
 }
 
@@ -208,15 +264,20 @@ mod tests {
 
     use super::*;
 
-    fn object(kind: &str, name: &str, spec: &Value) -> DynamicObject {
-        let version = if kind == "Service" { "v1" } else { "weft.dev/v1alpha1" };
-        let value =
-            json!({"apiVersion": version, "kind": kind, "metadata": {"namespace": "shop", "name": name}, "spec": spec});
+    fn object<K: serde::de::DeserializeOwned>(kind: &str, name: &str, version: &str, spec: &Value) -> K {
+        let api_version = if kind == "Service" { "v1" } else { "weft.dev/v1alpha1" };
+        let metadata = json!({"namespace": "shop", "name": name, "resourceVersion": version});
+        let value = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec});
         serde_json::from_value(value).unwrap()
     }
 
-    fn service(name: &str) -> DynamicObject {
-        object("Service", name, &json!({"clusterIP": "10.96.0.1", "trafficMagic": "of a newer version"}))
+    fn service(name: &str) -> Found {
+        service_at(name, "1")
+    }
+
+    fn service_at(name: &str, version: &str) -> Found {
+        let spec = json!({"clusterIP": "10.96.0.1", "trafficMagic": "of a newer version"});
+        Found::lenient(Kind::Service, object("Service", name, version, &spec), |it| Object::Service(Box::new(it)))
     }
 
     fn told(seen: &Seen) -> Vec<String> {
@@ -290,7 +351,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_named_and_costs_nobody_but_itself() {
         let mut gatherer = Gatherer::new([Kind::MeshPolicy]);
-        let policy = |spec: Value| object("MeshPolicy", "p", &spec);
+        let policy = |spec: Value| Found::strict(Kind::MeshPolicy, object("MeshPolicy", "p", "1", &spec));
         gatherer.take(Kind::MeshPolicy, Said::Init);
         gatherer.take(Kind::MeshPolicy, Said::InitApply(policy(json!({}))));
         gatherer.take(Kind::MeshPolicy, Said::InitDone);
@@ -302,5 +363,34 @@ mod tests {
         assert!(seen.problems[0].message.contains("Strickt"), "{:?}", seen.problems);
         gatherer.take(Kind::MeshPolicy, Said::Apply(policy(json!({"mtls": {"mode": "Strict"}}))));
         assert!(gatherer.seen().unwrap().problems.is_empty());
+    }
+
+    #[test]
+    fn what_a_watch_missed_is_found_by_comparison() {
+        let mut gatherer = Gatherer::new([Kind::Service]);
+        let list = |names: &[(&str, &str)]| {
+            let key = |name: &str| ObjectKey::new(Kind::Service, "shop", name);
+            names.iter().map(|(name, version)| (key(name), Version::from(*version))).collect::<BTreeMap<_, _>>()
+        };
+        let names = |keys: Vec<ObjectKey>| keys.iter().map(|key| key.name.to_string()).collect::<Vec<_>>();
+        gatherer.begin_comparison(Kind::Service);
+        assert!(gatherer.compare(Kind::Service, &list(&[("a", "1")])).is_empty(), "nothing is known yet");
+        gatherer.take(Kind::Service, Said::Init);
+        for name in ["a", "b", "c"] {
+            gatherer.take(Kind::Service, Said::InitApply(service(name)));
+        }
+        gatherer.take(Kind::Service, Said::InitDone);
+
+        gatherer.begin_comparison(Kind::Service);
+        let same = list(&[("a", "1"), ("b", "1"), ("c", "1")]);
+        assert!(gatherer.compare(Kind::Service, &same).is_empty());
+
+        gatherer.begin_comparison(Kind::Service);
+        // Of a change, a new one and one that is gone, and once more each that the watch told of meanwhile.
+        gatherer.take(Kind::Service, Said::Apply(service_at("moving", "7")));
+        gatherer.take(Kind::Service, Said::Apply(service_at("leaving", "8")));
+        gatherer.take(Kind::Service, Said::Delete(service_at("leaving", "9")));
+        let theirs = list(&[("a", "1"), ("b", "2"), ("new", "3"), ("moving", "6"), ("leaving", "8")]);
+        assert_eq!(names(gatherer.compare(Kind::Service, &theirs)), ["b", "new", "c"]);
     }
 }

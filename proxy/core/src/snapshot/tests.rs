@@ -8,7 +8,8 @@ use weft_model::identity::{SpiffeId, TrustDomain};
 use weft_model::policy::{BackendPolicy, Ejection};
 use weft_model::resources::EndpointsDelta;
 
-use super::EndpointSet;
+use super::{EndpointSet, View};
+use crate::balance::pick;
 use crate::classify::Class;
 use crate::ticks::tests::start;
 
@@ -96,10 +97,10 @@ fn terminating_endpoints_serve_only_where_none_is_ready() {
     let ending = |n| EndpointSpec { health: Health::ServingTerminating, ..spec(n) };
     let mixed = EndpointSet::build(None, &delta(vec![spec(1), ending(2)]), start());
     assert_eq!((mixed.len(), mixed.active_len()), (2, 1));
-    assert_eq!(mixed.active(0).unwrap().spec().addr.0, addr(1));
+    assert_eq!(View::from(&mixed).active(0).unwrap().spec().addr.0, addr(1));
     let removal = EndpointsDelta { removed: vec![addr(1)], ..delta(Vec::new()) };
     let last = EndpointSet::build(Some(&mixed), &removal, start());
-    assert_eq!(last.active(0).unwrap().spec().addr.0, addr(2));
+    assert_eq!(View::from(&last).active(0).unwrap().spec().addr.0, addr(2));
 }
 
 #[test]
@@ -157,4 +158,36 @@ proptest! {
             set = Some(next);
         }
     }
+}
+
+#[test]
+fn clients_get_endpoints_of_their_family() {
+    let v6 = |n: u16, health| EndpointSpec {
+        addr: EndpointAddr(SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, n], 80))),
+        health,
+        ..spec(0)
+    };
+    let (four, mapped): (IpAddr, IpAddr) = ("10.0.0.9".parse().unwrap(), "::ffff:10.0.0.9".parse().unwrap());
+    let six: IpAddr = "fd00::9".parse().unwrap();
+    let picks = |set: &EndpointSet, client: IpAddr| {
+        let among = set.for_client(client);
+        let mut found: Vec<String> =
+            (0..among.active_len()).map(|at| among.active(at).unwrap().spec().addr.to_string()).collect();
+        found.sort();
+        let picked = pick(among, start(), 7, &[]).unwrap();
+        assert!(found.contains(&picked.endpoint().spec().addr.to_string()));
+        found
+    };
+    let both = EndpointSet::build(None, &delta(vec![spec(1), spec(2), v6(1, Health::Ready)]), start());
+    assert_eq!(both.active_len(), 3);
+    let fours = [spec(1), spec(2)].map(|spec| spec.addr.to_string());
+    assert_eq!(picks(&both, four), fours);
+    assert_eq!(picks(&both, mapped), fours);
+    assert_eq!(picks(&both, six), ["[fd00::1]:80"]);
+    // Each family falls back for itself.
+    let ending = EndpointSet::build(None, &delta(vec![spec(1), v6(1, Health::ServingTerminating)]), start());
+    assert_eq!(picks(&ending, six), ["[fd00::1]:80"]);
+    // Where there is one family, as for the backend of a route, it is everybody's.
+    let one = EndpointSet::build(None, &delta(vec![spec(1), spec(2)]), start());
+    assert_eq!(picks(&one, six), fours);
 }

@@ -68,6 +68,22 @@ pub(super) fn mk_pod(name: &str, app: &str, ip: &str, more: Value) -> Object {
     Object::Pod(Box::new(serde_json::from_value(json!({"metadata": meta, "spec": spec, "status": status})).unwrap()))
 }
 
+/// As [`mk_pod`], with a second address of the other family, where it is not empty.
+pub(super) fn mk_dual_pod(name: &str, app: &str, (one, other): (&str, &str), more: Value) -> Object {
+    let Object::Pod(mut pod) = mk_pod(name, app, one, more) else { panic!("a pod") };
+    let ips = [one, other].into_iter().filter(|ip| !ip.is_empty()).map(|ip| json!({"ip": ip}));
+    if let Some(status) = &mut pod.status {
+        status.pod_ips = Some(serde_json::from_value(ips.collect()).unwrap());
+    }
+    Object::Pod(pod)
+}
+
+/// A Node in a zone, where that is not empty.
+pub(super) fn mk_node(name: &str, zone: &str) -> Object {
+    let labels = json!({"topology.kubernetes.io/zone": zone});
+    Object::Node(serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}})).unwrap())
+}
+
 pub(super) fn mk_policy(kind: &str, name: &str, spec: Value) -> Object {
     weft(kind, &meta(name), &spec)
 }

@@ -115,7 +115,7 @@ pub(super) fn injection(facts: &Facts) -> Result<Verdict, Verdict> {
 
 /// What only matters to what is added.
 fn nowhere() -> Installation {
-    Installation { image: String::new(), control_plane: String::new(), trust_domain: String::new() }
+    Installation::default()
 }
 
 /// Whether a pod is there to stay.

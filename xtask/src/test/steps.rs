@@ -136,9 +136,9 @@ fn demo_unprivileged(workspace: &Workspace) -> anyhow::Result<()> {
 
 fn kubernetes(workspace: &Workspace) -> anyhow::Result<()> {
     let tests =
-        ["cluster", "rollout", "golden", "outage", "rights"].map(|name| programs::cluster_test(workspace, name));
-    let [all, rollout, golden, outage, rights] = tests;
-    let (all, rollout, golden, outage, rights) = (all?, rollout?, golden?, outage?, rights?);
+        ["cluster", "rollout", "golden", "outage", "cni", "rights"].map(|name| programs::cluster_test(workspace, name));
+    let [all, rollout, golden, outage, cni, rights] = tests;
+    let (all, rollout, golden, outage, cni, rights) = (all?, rollout?, golden?, outage?, cni?, rights?);
     let cluster = Cluster::for_tests(&workspace.root, workspace.cache());
     // What a run that was cut off has left.
     cluster.down()?;
@@ -153,9 +153,10 @@ fn kubernetes(workspace: &Workspace) -> anyhow::Result<()> {
         test(&outage, "--test-threads=1")?;
         conformance::run(&cluster, &workspace.root, &workspace.cache().join("kubernetes"))?;
         if Cluster::is_anothers() {
-            println!("which rights Weft needs is not looked at: a cluster of somebody else shows no audit log");
+            println!("what Weft does to a node, and which rights it needs, is not looked at: a cluster of somebody else shows neither");
             return Ok(());
         }
+        test(&cni, "--test-threads=1")?;
         test(&rights, "--test-threads=1")
     });
     if tested.is_err() {

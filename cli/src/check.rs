@@ -91,6 +91,7 @@ pub(crate) const ALL: &[Check] = &[
     Check { name: "definitions", when: When::After, decide: installed::definitions },
     Check { name: "control-plane", when: When::After, decide: installed::control_plane },
     Check { name: "injector", when: When::After, decide: installed::injector },
+    Check { name: "cni", when: When::After, decide: installed::cni },
     Check { name: "webhook", when: When::After, decide: installed::webhook },
     Check { name: "webhook-certificate", when: When::After, decide: installed::webhook_certificate },
     Check { name: "version", when: When::After, decide: installed::version },

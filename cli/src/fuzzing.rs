@@ -8,6 +8,7 @@ pub fn inject(text: &str) -> Option<String> {
         image: "weft/proxy:1".to_owned(),
         control_plane: "weft-control-plane.weft-system.svc:14010".to_owned(),
         trust_domain: "cluster.local".to_owned(),
+        ..Installation::default()
     };
     crate::inject::text(text, &installation).ok().map(|injected| injected.text)
 }

@@ -8,6 +8,8 @@ use ipnet::IpNet;
 use weft_init::PortRange;
 use weft_model::kubernetes::{REWRITE_PROBES, SETTINGS_PREFIX as PREFIX, SKIP_INBOUND_PORTS};
 
+use crate::patch::Sidecar;
+
 /// What a pod says about its proxy. Quantities are Kubernetes' own (`100m`, `64Mi`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodSettings {
@@ -31,6 +33,8 @@ pub struct PodSettings {
     pub memory_limit: Option<String>,
     /// Which probes and hooks the proxy performs for the kubelet.
     pub rewrite_probes: Rewrite,
+    /// What kind of container the proxy is, where it is not the installation's.
+    pub sidecar: Option<Sidecar>,
 }
 
 /// Which probes and hooks of a pod the proxy performs in the kubelet's place.
@@ -106,6 +110,10 @@ impl PodSettings {
                     _ => return Err("is not all, needed or none".to_owned()),
                 }
             }
+            "sidecar" => {
+                let read = value.parse().map_err(|_error| "is not native or ordinary".to_owned());
+                self.sidecar = Some(read?);
+            }
             _ => return Err(format!("is for a setting that does not exist; there are {}", NAMES.join(", "))),
         }
         Ok(())
@@ -113,7 +121,7 @@ impl PodSettings {
 }
 
 /// Every setting.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 11] = [
     SKIP_INBOUND_PORTS,
     "skip-outbound-ports",
     "skip-outbound-cidrs",
@@ -124,6 +132,7 @@ pub const NAMES: [&str; 10] = [
     "proxy-memory-request",
     "proxy-memory-limit",
     REWRITE_PROBES,
+    "sidecar",
 ];
 
 fn parts(value: &str) -> impl Iterator<Item = &str> {
@@ -181,6 +190,7 @@ mod tests {
             ("config.weft.dev/proxy-cpu-request", "0.5"),
             ("config.weft.dev/proxy-memory-limit", "128Mi"),
             ("config.weft.dev/rewrite-probes", "all"),
+            ("config.weft.dev/sidecar", "ordinary"),
             ("example.org/other", "anything"),
         ])
         .unwrap();
@@ -192,6 +202,7 @@ mod tests {
             cpu_request: Some("0.5".to_owned()),
             memory_limit: Some("128Mi".to_owned()),
             rewrite_probes: Rewrite::All,
+            sidecar: Some(Sidecar::Ordinary),
             ..PodSettings::default()
         };
         assert_eq!(settings, want);
@@ -209,9 +220,10 @@ mod tests {
             ("config.weft.dev/proxy-memory-limit", "1 GB"),
             ("config.weft.dev/skip-inbound-port", "80"),
             ("config.weft.dev/rewrite-probes", "false"),
+            ("config.weft.dev/sidecar", "none"),
         ])
         .unwrap_err();
-        assert_eq!(problems.len(), 9, "{problems:#?}");
+        assert_eq!(problems.len(), 10, "{problems:#?}");
         assert!(
             problems.iter().any(|problem| problem.contains("skip-inbound-port]") && problem.contains("does not exist"))
         );

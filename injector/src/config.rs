@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::Parser;
 use weft_runtime::telemetry::LogFormat;
 
-use crate::patch::Installation;
+use crate::patch::{Installation, Redirect, Sidecar};
 
 /// Adds Weft's proxy to pods of labelled namespaces.
 #[derive(Clone, Debug, Parser)]
@@ -27,6 +27,14 @@ pub struct Config {
     /// The trust domain of every identity.
     #[arg(long, env = "WEFT_TRUST_DOMAIN", value_name = "NAME", default_value = "cluster.local")]
     pub trust_domain: weft_model::TrustDomain,
+
+    /// Who sets the redirect of a pod: an init container, or the CNI plugin.
+    #[arg(long, env = "WEFT_REDIRECT", value_name = "init|cni", default_value = "init")]
+    pub redirect: Redirect,
+
+    /// What kind of container the proxy is: native sidecars need Kubernetes 1.29 or later.
+    #[arg(long, env = "WEFT_SIDECAR", value_name = "native|ordinary", default_value = "native")]
+    pub sidecar: Sidecar,
 
     /// The injector's own namespace.
     #[arg(long, env = "WEFT_NAMESPACE", value_name = "NAME", default_value = "weft-system")]
@@ -56,6 +64,8 @@ impl Config {
             image: self.image.clone(),
             control_plane: self.control_plane.clone(),
             trust_domain: self.trust_domain.as_str().to_owned(),
+            redirect: self.redirect,
+            sidecar: self.sidecar,
         }
     }
 }

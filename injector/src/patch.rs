@@ -4,12 +4,15 @@
 //! The proxy is an init container that keeps running (Kubernetes 1.29 and later): it is ready before any other container of the pod
 //! starts, outlives all of them, and does not keep a Job from completing.
 
+use std::str::FromStr;
+
 use serde_json::{Map, Value, json};
 
 mod probes;
 
+use weft_init::{AnnotationError, Options};
 use weft_model::kubernetes::{
-    ADMIN_PORT, DISABLED, INIT_CONTAINER, INJECT_LABEL, INJECTED_BY, MIRROR, NotInjected, PROXY_CONTAINER,
+    ADMIN_PORT, DISABLED, INIT_CONTAINER, INJECT_LABEL, INJECTED_BY, MIRROR, NotInjected, PROXY_CONTAINER, REDIRECT,
     TOKEN_AUDIENCE, TRUST_ANCHORS_KEY, TRUST_BUNDLE,
 };
 use weft_model::probes::VARIABLE as PROBES_VARIABLE;
@@ -17,9 +20,9 @@ use weft_model::probes::VARIABLE as PROBES_VARIABLE;
 use crate::annotations::{PodSettings, Problem};
 
 /// The proxy's user: the redirect leaves its connections alone (design §2).
-const PROXY_UID: u32 = weft_init::Options::PROXY_UID;
+const PROXY_UID: u32 = Options::PROXY_UID;
 /// Two processes agree on it, each by its own constant.
-const _: () = assert!(weft_init::Options::ADMIN_PORT.get() == ADMIN_PORT);
+const _: () = assert!(Options::ADMIN_PORT.get() == ADMIN_PORT);
 
 /// Where files are put into the containers.
 const TRUST_DIR: &str = "/var/run/weft/trust";
@@ -29,11 +32,21 @@ const STATE_DIR: &str = "/var/run/weft/state";
 /// What users are told who would rather have none of it.
 const NO_REWRITE: &str = "the annotation config.weft.dev/rewrite-probes: none";
 
+/// Whose connections prove the CNI plugin's rules: not the proxy's.
+const PROVER_UID: u32 = 65532;
+/// How long a pod that was made before the plugin was ready waits to be repaired, before its container fails and begins anew.
+const PLUGIN_WAIT_SECONDS: u32 = 30;
+
+/// How long an ordinary container waits for its own proxy to be ready before it begins anew; as long as the startup probe does.
+const START_SECONDS: u64 = 120;
+/// How long an ordinary proxy goes on as if nothing was, when its pod ends.
+const LINGER_SECONDS: u64 = 5;
+
 /// How long a token is valid (semantics 31); the kubelet renews it in time.
 const TOKEN_SECONDS: u32 = 600;
 
 /// What is the same for all pods of an installation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Installation {
     /// The image of the proxy and of the init container.
     pub image: String,
@@ -41,6 +54,55 @@ pub struct Installation {
     pub control_plane: String,
     /// The trust domain of every identity.
     pub trust_domain: String,
+    /// Who sets the redirect.
+    pub redirect: Redirect,
+    /// What kind of container the proxy is, where a pod says nothing else.
+    pub sidecar: Sidecar,
+}
+
+/// What kind of container the proxy is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sidecar {
+    /// An init container that keeps running: Kubernetes 1.29 and later.
+    #[default]
+    Native,
+    /// The first of the ordinary ones, which those behind it wait for by its hook. It ends with the pod and not after it, and a Job
+    /// never completes.
+    Ordinary,
+}
+
+impl FromStr for Sidecar {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "native" => Ok(Self::Native),
+            "ordinary" => Ok(Self::Ordinary),
+            _ => Err("expected native or ordinary".to_owned()),
+        }
+    }
+}
+
+/// Who sets the redirect of a pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Redirect {
+    /// The CNI plugin, from outside of the pod. In the pod nobody may, and a container proves that it was done.
+    Cni,
+    /// An init container, which may.
+    #[default]
+    Init,
+}
+
+impl FromStr for Redirect {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "cni" => Ok(Self::Cni),
+            "init" => Ok(Self::Init),
+            _ => Err("expected init or cni".to_owned()),
+        }
+    }
 }
 
 /// What became of a pod.
@@ -83,11 +145,29 @@ pub fn inject_salted(pod: &Value, installation: &Installation, salt: &str) -> Re
     let metadata = object(&mut pod, "metadata").ok_or_else(|| misshapen("metadata"))?;
     let annotations = object_in(metadata, "annotations").ok_or_else(|| misshapen("metadata.annotations"))?;
     annotations.insert(INJECTED_BY.to_owned(), json!(env!("CARGO_PKG_VERSION")));
+    match installation.redirect {
+        Redirect::Cni => drop(annotations.insert(REDIRECT.to_owned(), json!(plugin_options(&settings)?))),
+        // Whoever wrote it did not mean a pod that sets its own.
+        Redirect::Init => drop(annotations.remove(REDIRECT)),
+    }
     let spec = pod.get_mut("spec").and_then(Value::as_object_mut).ok_or_else(|| misshapen("spec"))?;
     let probes = probes::rewrite(spec, &settings, &key)?;
-    let containers = array_in(spec, "initContainers").ok_or_else(|| misshapen("spec.initContainers"))?;
+    let init = init_container(&settings, installation);
     let proxy = proxy_container(&settings, installation, probes.as_deref());
-    containers.splice(0..0, [init_container(&settings, installation), proxy]);
+    match settings.sidecar.unwrap_or(installation.sidecar) {
+        Sidecar::Native => {
+            let containers = array_in(spec, "initContainers").ok_or_else(|| misshapen("spec.initContainers"))?;
+            containers.splice(0..0, [init, native(proxy)]);
+        }
+        Sidecar::Ordinary => {
+            // While the other init containers run there is no proxy yet that their connections could be turned to.
+            array_in(spec, "initContainers").ok_or_else(|| misshapen("spec.initContainers"))?.push(init);
+            let grace =
+                spec.get("terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(probes::GRACE_SECONDS);
+            let containers = array_in(spec, "containers").ok_or_else(|| misshapen("spec.containers"))?;
+            containers.insert(0, ordinary(proxy, grace));
+        }
+    }
     array_in(spec, "volumes").ok_or_else(|| misshapen("spec.volumes"))?.extend(volumes());
     Ok(Outcome::Injected(pod))
 }
@@ -159,8 +239,34 @@ fn array_in<'a>(map: &'a mut Map<String, Value>, name: &str) -> Option<&'a mut V
     value.as_array_mut()
 }
 
-/// Sets the rules and proves them. It needs one capability, and as any user but root it would not get it.
+/// What the CNI plugin is told, in the words in which it reads.
+fn plugin_options(settings: &PodSettings) -> Result<String, Vec<Problem>> {
+    let mut line = "cni".to_owned();
+    for (name, list) in [
+        ("skip-inbound-ports", &settings.skip_inbound_ports),
+        ("skip-outbound-ports", &settings.skip_outbound_ports),
+        ("skip-outbound-cidrs", &settings.skip_outbound_cidrs),
+    ] {
+        if !list.is_empty() {
+            line.extend([" ", name, "=", list]);
+        }
+    }
+    let problem =
+        |error: AnnotationError| vec![Problem { field: "metadata.annotations".to_owned(), message: error.to_string() }];
+    Ok(Options::from_annotation(&line).map_err(problem)?.to_annotation())
+}
+
+/// Sets the rules and proves them, or proves those of the CNI plugin. For the first it needs one capability, which as any user but
+/// root it would not get; for the second none, and it is nobody in particular, as the proxy's own connections would not be caught.
 fn init_container(settings: &PodSettings, installation: &Installation) -> Value {
+    let (user, capabilities, task) = match installation.redirect {
+        Redirect::Cni => (
+            PROVER_UID,
+            json!({"drop": ["ALL"]}),
+            vec![("WEFT_PROVE_CAPTURE", "true".to_owned()), ("WEFT_WAIT", PLUGIN_WAIT_SECONDS.to_string())],
+        ),
+        Redirect::Init => (0, json!({"add": ["NET_ADMIN"], "drop": ["ALL"]}), Vec::new()),
+    };
     let env = [
         ("WEFT_SKIP_INBOUND_PORTS", &settings.skip_inbound_ports),
         ("WEFT_SKIP_OUTBOUND_PORTS", &settings.skip_outbound_ports),
@@ -168,7 +274,9 @@ fn init_container(settings: &PodSettings, installation: &Installation) -> Value 
     ];
     let env: Vec<Value> = env
         .into_iter()
+        .map(|(name, value)| (name, value.clone()))
         .filter(|(_, value)| !value.is_empty())
+        .chain(task)
         .map(|(name, value)| json!({"name": name, "value": value}))
         .collect();
     json!({
@@ -179,12 +287,12 @@ fn init_container(settings: &PodSettings, installation: &Installation) -> Value 
         "resources": {"requests": {"cpu": "10m", "memory": "8Mi"}, "limits": {"memory": "32Mi"}},
         "securityContext": {
             "allowPrivilegeEscalation": false,
-            "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]},
+            "capabilities": capabilities,
             "privileged": false,
             "readOnlyRootFilesystem": true,
-            "runAsNonRoot": false,
-            "runAsUser": 0,
-            "runAsGroup": 0,
+            "runAsNonRoot": user != 0,
+            "runAsUser": user,
+            "runAsGroup": user,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
     })
@@ -213,8 +321,6 @@ fn proxy_container(settings: &PodSettings, installation: &Installation, probes: 
         "name": PROXY_CONTAINER,
         "image": installation.image,
         "command": ["/weft-proxy"],
-        // Keeps running, and what comes after it in the list waits until it has started.
-        "restartPolicy": "Always",
         "env": env,
         "ports": [{"name": "weft-admin", "containerPort": ADMIN_PORT, "protocol": "TCP"}],
         "startupProbe": {"httpGet": {"path": "/ready", "port": ADMIN_PORT}, "periodSeconds": 1, "failureThreshold": 120},
@@ -237,6 +343,25 @@ fn proxy_container(settings: &PodSettings, installation: &Installation, probes: 
             {"name": "weft-state", "mountPath": STATE_DIR},
         ],
     })
+}
+
+/// Keeps running, and what comes after it in the list waits until it has started.
+fn native(mut proxy: Value) -> Value {
+    proxy["restartPolicy"] = json!("Always");
+    proxy
+}
+
+/// The kubelet starts no container before the hook of the one before it has ended. All are told to end at once: for a while the proxy
+/// is not, so that what the others still send gets through. Half of the pod's time at most, for the drain takes some of it too.
+fn ordinary(mut proxy: Value, grace_seconds: u64) -> Value {
+    let linger = LINGER_SECONDS.min(grace_seconds / 2);
+    let hook =
+        |task: &str, seconds: u64| json!({"exec": {"command": ["/weft-init", task, format!("--wait={seconds}")]}});
+    proxy["lifecycle"] = json!({"postStart": hook("--await-proxy", START_SECONDS)});
+    if linger > 0 {
+        proxy["lifecycle"]["preStop"] = hook("--linger", linger);
+    }
+    proxy
 }
 
 /// A proxy at rest takes 10 MiB, one with 1,000 idle connections 16 to 26 (docs/measurements).

@@ -107,6 +107,7 @@ mod tests {
                 image: "weft:1".to_owned(),
                 control_plane: "c:14010".to_owned(),
                 trust_domain: "cluster.local".to_owned(),
+                ..Installation::default()
             },
             injected: Counter::default(),
             skipped: Counter::default(),

@@ -18,8 +18,14 @@ pub const DISABLED: &str = "disabled";
 /// The annotation of a pod that says by which version it got its proxy.
 pub const INJECTED_BY: &str = "weft.dev/injected-by";
 
+/// The annotation of a pod whose redirect is set from outside of it, by the CNI plugin: with what options.
+pub const REDIRECT: &str = "weft.dev/redirect";
+
+/// The namespace of what runs on each node, which needs more rights than weft-system gives.
+pub const CNI_NAMESPACE: &str = "weft-cni";
+
 /// Namespaces whose pods never get a proxy, whatever their labels say: the cluster's own, without which nothing starts, and ours.
-pub const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-node-lease", "weft-system"];
+pub const SYSTEM_NAMESPACES: [&str; 4] = ["kube-system", "kube-node-lease", "weft-system", CNI_NAMESPACE];
 
 /// The annotation of a pod that the API server only shows: which of its files a kubelet runs it from.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";

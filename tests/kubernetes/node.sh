@@ -40,7 +40,7 @@ isolate() {
     echo "${setting#*=}" >"$file"
     mount --bind "$file" "/proc/sys/${setting%=*}"
   done
-  mkdir -p "$run"/var/{kubelet,log/pods,log/containers,etcd,containerd,cni} "$run/cni" /var/lib/kubelet
+  mkdir -p "$run"/var/{kubelet,log/pods,log/containers,etcd,containerd,cni} "$run"/cni/{bin,net.d} /var/lib/kubelet
   mount --bind "$run/var/kubelet" /var/lib/kubelet
   mount --bind "$run/var/log" /var/log
   mount -t tmpfs tmpfs /run
@@ -69,7 +69,7 @@ kind: Policy
 omitStages: [RequestReceived]
 rules:
 - level: Metadata
-  users: ["system:serviceaccount:weft-system:weft-control-plane", "system:serviceaccount:weft-system:weft-injector"]
+  users: ["system:serviceaccount:weft-system:weft-control-plane", "system:serviceaccount:weft-system:weft-injector", "system:serviceaccount:weft-cni:weft-cni"]
 - level: None
 YAML
   start apiserver kube-apiserver --etcd-servers=http://127.0.0.1:2379 --bind-address=0.0.0.0 --secure-port=6443 \
@@ -100,15 +100,17 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
   disable_apparmor = true
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = "$run/cni"
+    bin_dir = "$run/cni/bin"
+    conf_dir = "$run/cni/net.d"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
     default_runtime_name = "runc"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
 TOML
-  cat >"$run/cni/10-test.conflist" <<JSON
+  # Debian's plugins, in a directory that is the node's own.
+  ln -s /usr/lib/cni/* "$run/cni/bin"
+  cat >"$run/cni/net.d/10-test.conflist" <<JSON
 {"cniVersion": "1.0.0", "name": "test", "plugins": [
   {"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true, "ipMasq": false,
    "ipam": {"type": "host-local", "dataDir": "$run/var/cni", "ranges": [[{"subnet": "$pod_cidr"}]], "routes": [{"dst": "0.0.0.0/0"}]}},

@@ -161,6 +161,7 @@ impl Cluster {
         let mut command = Command::new("nsenter");
         command.args(["--net", "--target", pid.trim(), "--", program]);
         command.env("KUBECONFIG", self.files.join("pki/admin.conf")).env("PATH", self.path()?);
+        command.env("WEFT_NODE_CNI", self.run.join("cni"));
         command.env("WEFT_AUDIT_LOG", self.run.join("log/audit.log"));
         Ok(command)
     }

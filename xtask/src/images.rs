@@ -1,5 +1,5 @@
 //! `cargo xtask images`: Weft's images, as OCI layouts made from static programs by `tests/kubernetes/image.sh`: no engine, no
-//! registry, nothing in them but the programs. Two are Weft's; the third is the shop of the examples.
+//! registry, nothing in them but the programs. Three are Weft's; the last is the shop of the examples.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,9 +17,11 @@ struct Image {
     user: &'static str,
 }
 
-const IMAGES: [Image; 3] = [
+const IMAGES: [Image; 4] = [
     Image { name: "control-plane", programs: &["weft-control-plane", "weft-injector"], user: "65532:65532" },
     Image { name: "proxy", programs: &["weft-proxy", "weft-init"], user: "2140:2140" },
+    // Other pods' networks are root's.
+    Image { name: "cni", programs: &["weft-cni"], user: "0:0" },
     // What is put into the mesh to try it: which program runs is for each pod to say.
     Image {
         name: "shop",

@@ -17,6 +17,6 @@ mod yaml;
 // The chart's own files.
 pub mod chart;
 
-pub use objects::{Manifest, base, installed, manifests};
+pub use objects::{Manifest, base, cni_component, installed, manifests};
 pub use values::{Layer, Values, ValuesError};
 pub use yaml::{document, documents};

@@ -1,4 +1,4 @@
-//! Writes `deploy/base` and `deploy/helm/weft`, or with `--check` tells whether what is checked in is current.
+//! Writes `deploy/base`, `deploy/cni` and `deploy/helm/weft`, or with `--check` tells whether what is checked in is current.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 const HEAD: &str = "# Made by `cargo xtask gen` from cli/install: change it there.\n";
 
 /// Written by hand.
-const BY_HAND: [&str; 1] = ["deploy/base/kustomization.yaml"];
+const BY_HAND: [&str; 2] = ["deploy/base/kustomization.yaml", "deploy/cni/kustomization.yaml"];
 
 fn main() -> anyhow::Result<()> {
     let check = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
@@ -22,8 +22,9 @@ fn main() -> anyhow::Result<()> {
     let base =
         weft_install::base().into_iter().map(|(name, text)| (format!("deploy/base/{name}"), HEAD.to_owned() + &text));
     let chart = weft_install::chart::files().into_iter().map(|(name, text)| (format!("deploy/helm/weft/{name}"), text));
+    let component = ("deploy/cni/cni.yaml".to_owned(), HEAD.to_owned() + &weft_install::cni_component());
     let mut wanted: BTreeSet<PathBuf> = BY_HAND.iter().map(|name| root.join(name)).collect();
-    for (name, text) in base.chain(chart) {
+    for (name, text) in base.chain([component]).chain(chart) {
         let file = root.join(name);
         if !check {
             let parent = file.parent().context("every file lies in a directory")?;
@@ -34,7 +35,7 @@ fn main() -> anyhow::Result<()> {
         }
         wanted.insert(file);
     }
-    for directory in ["deploy/base", "deploy/helm/weft", "deploy/helm/weft/templates"] {
+    for directory in ["deploy/base", "deploy/cni", "deploy/helm/weft", "deploy/helm/weft/templates"] {
         let directory = root.join(directory);
         for entry in fs::read_dir(&directory).with_context(|| format!("listing {}", directory.display()))? {
             let path = entry?.path();

@@ -1,5 +1,6 @@
 //! The objects, as templates.
 
+mod cni;
 mod control_plane;
 mod injector;
 
@@ -75,6 +76,7 @@ pub(crate) fn templates() -> Vec<Template> {
     ];
     all.extend(control_plane::templates());
     all.extend(injector::templates());
+    all.extend(cni::templates());
     all
 }
 
@@ -128,6 +130,15 @@ pub fn base() -> Vec<(String, String)> {
         yaml::documents(manifests.iter().map(|Manifest { comment, object }| (comment.as_str(), object)))
     };
     files.into_iter().map(|(name, manifests)| (name, text(&manifests))).collect()
+}
+
+/// The file of `deploy/cni`, a component for Kustomize: what the CNI plugin adds to the base.
+pub fn cni_component() -> String {
+    let mut values = Values::default();
+    values.cni.enabled = true;
+    let manifests: Vec<Manifest> =
+        filled(&values).filter(|(file, _)| *file == cni::FILE).map(|(_, manifest)| manifest).collect();
+    yaml::documents(manifests.iter().map(|Manifest { comment, object }| (comment.as_str(), object)))
 }
 
 /// A ServiceAccount.

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use text::Fixed as _;
 
 pub use layer::Layer;
-pub use text::{Cidr, Image, LogFilter, Name, Period, Quantity, TrustDomain};
+pub use text::{Cidr, Directory, Image, LogFilter, Name, Period, Quantity, TrustDomain};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +29,8 @@ pub struct Values {
     pub control_plane: ControlPlane,
     /// Adds the proxy to pods.
     pub injector: Injector,
+    /// Sets the redirect of pods from outside of them, in place of an init container that needs NET_ADMIN.
+    pub cni: Cni,
     /// How important the pods of Weft itself are to the scheduler.
     pub priority_class: PriorityClass,
     /// Whether evictions take one pod of each kind at a time.
@@ -45,9 +47,11 @@ pub struct Images {
     pub control_plane: Image,
     /// Of what pods get: the proxy, and the container that sets the redirect.
     pub proxy: Image,
+    /// Of the CNI plugin.
+    pub cni: Image,
     /// When the node asks the registry for the first of them.
     pub pull_policy: PullPolicy,
-    /// Secrets of weft-system that let the node into the registry.
+    /// Secrets of weft-system, and of weft-cni with the CNI plugin, that let the node into the registry.
     pub pull_secrets: Vec<Reference>,
 }
 
@@ -102,6 +106,8 @@ pub struct Injector {
     /// How many.
     #[schemars(range(min = 1, max = 100))]
     pub replicas: u32,
+    /// What kind of container the proxy is: native, or before Kubernetes 1.29 ordinary.
+    pub sidecar: Sidecar,
     /// What is logged.
     pub log: LogFilter,
     /// What each is promised, and gets at most.
@@ -109,6 +115,36 @@ pub struct Injector {
     /// Labels that its nodes must have.
     pub node_selector: BTreeMap<String, String>,
     /// Taints of nodes that it puts up with, as in a pod's spec.
+    pub tolerations: Vec<Map<String, Value>>,
+}
+
+/// What kind of container the proxy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Sidecar {
+    /// A native sidecar.
+    Native,
+    /// The first of the ordinary containers.
+    Ordinary,
+}
+
+/// The CNI plugin, and the DaemonSet that keeps it on every node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cni {
+    /// Whether it is there, and the injector leaves the redirect to it.
+    pub enabled: bool,
+    /// Where the container runtime of the nodes looks for CNI plugins.
+    pub bin_dir: Directory,
+    /// Where it looks for their configuration.
+    pub conf_dir: Directory,
+    /// What is logged.
+    pub log: LogFilter,
+    /// What each is promised, and gets at most.
+    pub resources: Resources,
+    /// Labels that its nodes must have.
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints of nodes that it puts up with, as in a pod's spec; all of them, as pods with a proxy may be anywhere.
     pub tolerations: Vec<Map<String, Value>>,
 }
 
@@ -244,6 +280,7 @@ impl Default for Values {
             images: Images {
                 control_plane: Image::of(concat!("weft/control-plane:", env!("CARGO_PKG_VERSION"))),
                 proxy: Image::of(concat!("weft/proxy:", env!("CARGO_PKG_VERSION"))),
+                cni: Image::of(concat!("weft/cni:", env!("CARGO_PKG_VERSION"))),
                 pull_policy: PullPolicy::IfNotPresent,
                 pull_secrets: Vec::new(),
             },
@@ -260,10 +297,20 @@ impl Default for Values {
             },
             injector: Injector {
                 replicas: 2,
+                sidecar: Sidecar::Native,
                 log: LogFilter::of("info,kube_client=error"),
                 resources: resources("20m", "32Mi", "128Mi"),
                 node_selector: BTreeMap::new(),
                 tolerations: Vec::new(),
+            },
+            cni: Cni {
+                enabled: false,
+                bin_dir: Directory::of("/opt/cni/bin"),
+                conf_dir: Directory::of("/etc/cni/net.d"),
+                log: LogFilter::of("info,kube_client=error"),
+                resources: resources("10m", "32Mi", "128Mi"),
+                node_selector: [("kubernetes.io/os".to_owned(), "linux".to_owned())].into(),
+                tolerations: vec![[("operator".to_owned(), Value::from("Exists"))].into_iter().collect()],
             },
             priority_class: PriorityClass {
                 name: Name::of("system-cluster-critical"),

@@ -68,7 +68,7 @@ fn by_install(values: &Value) -> Objects {
     let (values, set) = Values::read([layer]).unwrap();
     let objects = weft_install::installed(&values, &set).into_iter().map(|Manifest { object, .. }| object);
     // The namespace is the release's, and what was set is Helm's to remember.
-    let its_own = |object: &Value| object["kind"] == "Namespace" || object["kind"] == "ConfigMap";
+    let its_own = |object: &Value| object["metadata"]["name"] == "weft-system" || object["kind"] == "ConfigMap";
     by_name(objects.filter(|object| !its_own(object)))
 }
 
@@ -78,6 +78,10 @@ fn the_chart_renders_the_objects_of_weft_install() {
         json!({}),
         json!({"controlPlane": {"autoscaling": {"enabled": true, "minReplicas": 3, "maxReplicas": 30, "cpuPercent": 150}}}),
         json!({"crds": {"enabled": false}, "disruptionBudgets": {"enabled": false}, "trustDomain": "example.org"}),
+        json!({"cni": {
+            "enabled": true, "binDir": "/usr/lib/cni", "confDir": "/etc/k/cni-1.d", "log": "debug", "nodeSelector": {"a": "b"},
+            "tolerations": [],
+        }, "images": {"cni": "r/c:1", "pullSecrets": [{"name": "one"}]}}),
         json!({"priorityClass": {"name": "weft", "create": true, "value": 1_000_000_000}}),
         json!({
             "images": {
@@ -92,7 +96,7 @@ fn the_chart_renders_the_objects_of_weft_install() {
                 "tolerations": [{"key": "a", "operator": "Exists", "tolerationSeconds": 3_000_000}],
             },
             "injector": {
-                "replicas": 1, "log": "debug", "nodeSelector": {"a": "true"}, "tolerations": [{"operator": "Exists"}],
+                "replicas": 1, "sidecar": "ordinary", "log": "debug", "nodeSelector": {"a": "true"}, "tolerations": [{"operator": "Exists"}],
             },
         }),
     ] {
@@ -119,8 +123,11 @@ fn the_schema_refuses_what_weft_install_refuses() {
         (json!({"images": {"pullSecrets": ["registry"]}}), "pullSecrets"),
         (json!({"trustDomain": "Cluster"}), "trustDomain"),
         (json!({"injector": {"log": "{{ x }}"}}), "log"),
+        (json!({"injector": {"sidecar": "init"}}), "sidecar"),
         (json!({"priorityClass": {"value": 1_000_000_001}}), "value"),
         (json!({"crds": true}), "crds"),
+        (json!({"cni": {"binDir": "opt/cni/bin"}}), "binDir"),
+        (json!({"cni": {"confDir": "/etc/cni net.d"}}), "confDir"),
     ] {
         let refusal = rendered(&values, "weft-system").err().unwrap_or_else(|| panic!("{values} was taken"));
         assert!(refusal.contains("schema") && refusal.contains(key), "{values}: {refusal}");

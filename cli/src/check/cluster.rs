@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::facts::{minor, some, text};
+use super::installed::uses_native_sidecars;
 use super::{Fact, Facts, Verdict};
 
 /// The first one with native sidecars that are on unless turned off.
@@ -29,9 +30,13 @@ pub(super) fn kubernetes_version(facts: &Facts) -> Result<Verdict, Verdict> {
     let version = facts.version.known("the version")?.map_or("", |version| text(version, "/gitVersion"));
     Ok(match minor(version) {
         None => Verdict::warning(format!("{version:?} is no version"), "see what kubectl version says"),
-        Some(found) if found < OLDEST => Verdict::failure(
+        Some(found) if found < OLDEST && uses_native_sidecars(facts) => Verdict::failure(
             format!("{version} is older than 1.29, which has native sidecars"),
-            "upgrade the cluster; with 1.28 the feature gate SidecarContainers does, but nobody tests that",
+            "upgrade the cluster, or set injector.sidecar=ordinary and mind what docs/kubernetes.md says of it",
+        ),
+        Some(found) if found < OLDEST => Verdict::warning(
+            format!("{version} has no native sidecars: proxies are ordinary containers, and Jobs do not complete"),
+            "upgrade the cluster to 1.29 or later, then set injector.sidecar=native",
         ),
         Some(_) => Verdict::good(version),
     })
@@ -56,7 +61,7 @@ pub(super) fn nodes(facts: &Facts) -> Result<Verdict, Verdict> {
             kernels.push(tell(info("kernelVersion")));
         }
     }
-    if !kubelets.is_empty() {
+    if !kubelets.is_empty() && uses_native_sidecars(facts) {
         let said = format!("kubelets are older than 1.29 and start no native sidecar: {}", some(&kubelets));
         return Ok(Verdict::failure(said, "upgrade these nodes"));
     }

@@ -59,6 +59,8 @@ pub(crate) struct Facts {
     pub(crate) control_plane: Fact,
     /// The Deployment.
     pub(crate) injector: Fact,
+    /// The DaemonSet of the CNI plugin, which is there only where it was asked for.
+    pub(crate) cni: Fact,
     /// The `MutatingWebhookConfiguration`.
     pub(crate) webhook: Fact,
     /// The Secret of its certificate.

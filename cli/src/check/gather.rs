@@ -48,6 +48,7 @@ pub(crate) async fn gather(client: &Client, stage: Stage, now_unix_s: u64) -> Fa
         definitions,
         control_plane: ask(client, &own("/apis/apps/v1", "deployments/weft-control-plane")).await,
         injector: ask(client, &own("/apis/apps/v1", "deployments/weft-injector")).await,
+        cni: ask(client, "/apis/apps/v1/namespaces/weft-cni/daemonsets/weft-cni").await,
         webhook: ask(client, "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/weft-injector").await,
         webhook_secret: match stage {
             Stage::After => ask(client, &own("/api/v1", "secrets/weft-injector-tls")).await,

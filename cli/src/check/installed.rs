@@ -58,6 +58,56 @@ pub(super) fn injector(facts: &Facts) -> Result<Verdict, Verdict> {
     ready(&facts.injector, "weft-injector", "pods of labelled namespaces cannot be created")
 }
 
+/// Whether the injector leaves the redirect to the CNI plugin.
+pub(super) fn uses_cni(facts: &Facts) -> Result<bool, Verdict> {
+    Ok(facts.injector.known("weft-injector")?.is_some_and(|injector| is_set(injector, "WEFT_REDIRECT", "cni")))
+}
+
+/// Whether proxies are native sidecars, or will be for all that is known.
+pub(super) fn uses_native_sidecars(facts: &Facts) -> bool {
+    let Fact::There(injector) = &facts.injector else { return true };
+    !is_set(injector, "WEFT_SIDECAR", "ordinary")
+}
+
+/// Whether a Deployment's program has this in a variable.
+fn is_set(deployment: &Value, name: &str, value: &str) -> bool {
+    let env = deployment.pointer("/spec/template/spec/containers/0/env").and_then(Value::as_array);
+    env.into_iter().flatten().any(|it| it["name"] == name && it["value"] == value)
+}
+
+pub(super) fn cni(facts: &Facts) -> Result<Verdict, Verdict> {
+    let look = "kubectl -n weft-cni get pods -o wide, and their logs: they say what is wrong with the node's CNI configuration";
+    let set = facts.cni.known("the DaemonSet weft-cni")?;
+    let Some(set) = set else {
+        return Ok(if uses_cni(facts)? {
+            let said = "the injector leaves the redirect to the CNI plugin, and there is no DaemonSet weft-cni: new pods with a proxy do not start";
+            Verdict::failure(said, INSTALL)
+        } else {
+            Verdict::good("it is not used: an init container sets the redirect")
+        });
+    };
+    if !uses_cni(facts)? {
+        let said = "the DaemonSet weft-cni is there, and the injector does not use it: pods set their own redirect";
+        return Ok(Verdict::warning(said, "set cni.enabled=true, or remove the DaemonSet"));
+    }
+    let count = |field: &str| set.pointer(&format!("/status/{field}")).and_then(Value::as_u64).unwrap_or(0);
+    let (want, have, updated) =
+        (count("desiredNumberScheduled"), count("numberReady"), count("updatedNumberScheduled"));
+    Ok(if want == 0 {
+        Verdict::failure(
+            "it is wanted on no node: new pods with a proxy do not start",
+            "see cni.nodeSelector and cni.tolerations",
+        )
+    } else if have < want {
+        let said = format!("it is ready on {have} of {want} nodes: on the others pods with a proxy may not start");
+        Verdict::failure(said, look)
+    } else if updated < want {
+        Verdict::warning(format!("{updated} of {want} nodes have it as it was last applied"), look)
+    } else {
+        Verdict::good(format!("it is in the CNI configuration of {have} nodes"))
+    })
+}
+
 fn ready(deployment: &Fact, name: &str, without: &str) -> Result<Verdict, Verdict> {
     let Some(deployment) = deployment.known(name)? else {
         return Ok(Verdict::failure(format!("there is no Deployment {name}"), INSTALL));

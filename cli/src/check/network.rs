@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::facts::text;
+use super::installed::uses_cni;
 use super::{Facts, Verdict};
 
 pub(super) fn cilium_socket_lb(facts: &Facts) -> Result<Verdict, Verdict> {
@@ -35,6 +36,10 @@ pub(super) fn cilium_exclusive(facts: &Facts) -> Result<Verdict, Verdict> {
     };
     Ok(match text(config, "/data/cni-exclusive") {
         "false" => Verdict::good("Cilium leaves other CNI configurations alone"),
+        _ if uses_cni(facts)? => Verdict::failure(
+            "Cilium puts other CNI plugins out of the way, and with them Weft's, which the injector relies on",
+            "set cni.exclusive=false in Cilium's Helm values",
+        ),
         // That is its default.
         _ => Verdict::warning(
             "Cilium puts other CNI plugins out of the way: one that is chained, Weft's among them, is never called",

@@ -73,6 +73,7 @@ fn healthy() -> Facts {
             .collect(),
         control_plane: deployment(2),
         injector: deployment(2),
+        cni: Fact::Missing,
         webhook: Fact::There(json!({"webhooks": [hook]})),
         webhook_secret: Fact::There(json!({"data": {"tls.crt": base64(&leaf)}})),
         issuer_expiry: Fact::There(json!((NOW + 300 * DAY) as f64)),
@@ -276,6 +277,61 @@ fn wefts_own_parts() {
     check("version", Warning, "9.9.9 is installed", |facts| facts.record = Fact::Missing);
     check("version", Warning, "neither a record", |facts| {
         (facts.record, facts.control_plane) = (Fact::Missing, Fact::Missing);
+    });
+}
+
+#[test]
+fn a_cluster_without_native_sidecars_needs_ordinary_ones() {
+    fn older(facts: &mut Facts) {
+        facts.version = Fact::There(json!({"gitVersion": "v1.27.3"}));
+        let node = json!({"operatingSystem": "linux", "kubeletVersion": "v1.27.3", "kernelVersion": "6.8.0"});
+        facts.nodes = Fact::There(json!({"items": [{"metadata": {"name": "n"}, "status": {"nodeInfo": node}}]}));
+    }
+    fn ordinary(facts: &mut Facts) {
+        older(facts);
+        let Fact::There(injector) = &mut facts.injector else { unreachable!() };
+        let env = json!([{"name": "WEFT_SIDECAR", "value": "ordinary"}]);
+        injector["spec"]["template"]["spec"]["containers"][0]["env"] = env;
+    }
+    check("kubernetes-version", Failure, "native sidecars", older);
+    check("nodes", Failure, "older than 1.29", older);
+    check("kubernetes-version", Warning, "Jobs do not complete", ordinary);
+    check("nodes", Good, "", ordinary);
+}
+
+#[test]
+fn the_cni_plugin() {
+    /// An injector that leaves the redirect to it.
+    fn uses(facts: &mut Facts) {
+        let Fact::There(injector) = &mut facts.injector else { unreachable!() };
+        let env = json!([{"name": "WEFT_REDIRECT", "value": "cni"}]);
+        injector["spec"]["template"]["spec"]["containers"][0]["env"] = env;
+    }
+    let ready = |ready: u64, updated: u64| {
+        move |facts: &mut Facts| {
+            uses(facts);
+            let status = json!({"desiredNumberScheduled": 3, "numberReady": ready, "updatedNumberScheduled": updated});
+            facts.cni = Fact::There(json!({"status": status}));
+        }
+    };
+    check("cni", Good, "it is not used", |_| {});
+    check("cni", Failure, "there is no DaemonSet", uses);
+    check("cni", Warning, "the injector does not use it", |facts| facts.cni = Fact::There(json!({})));
+    check("cni", Failure, "on no node", |facts| {
+        uses(facts);
+        facts.cni = Fact::There(json!({}));
+    });
+    check("cni", Failure, "ready on 2 of 3 nodes", ready(2, 3));
+    check("cni", Warning, "1 of 3 nodes", ready(3, 1));
+    check("cni", Good, "of 3 nodes", ready(3, 3));
+    check("cilium-exclusive", Failure, "which the injector relies on", |facts| {
+        uses(facts);
+        facts.cilium = config("cni-exclusive", "true");
+    });
+    check("pod-security", Good, "restricted", |facts| {
+        uses(facts);
+        let shop = &mut facts.namespaces.as_mut().unwrap()[0];
+        shop.namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = json!("restricted");
     });
 }
 

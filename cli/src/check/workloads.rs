@@ -9,10 +9,13 @@ use weft_model::kubernetes::{PROXY_CONTAINER, TRUST_ANCHORS_KEY, TRUST_BUNDLE};
 
 use super::facts::{minor, some, text};
 use super::installed::certificates::Certificates;
-use super::installed::installed_version;
+use super::installed::{installed_version, uses_cni};
 use super::{Facts, Labelled, Verdict};
 
 pub(super) fn pod_security(facts: &Facts) -> Result<Verdict, Verdict> {
+    if uses_cni(facts)? {
+        return Ok(Verdict::good("with the CNI plugin pods with a proxy need no more than the level restricted gives"));
+    }
     let enforced = |labelled: &&Labelled| {
         let level = text(&labelled.namespace, "/metadata/labels/pod-security.kubernetes.io~1enforce");
         matches!(level, "baseline" | "restricted")
@@ -115,7 +118,7 @@ pub(super) fn injection(facts: &Facts) -> Result<Verdict, Verdict> {
 
 /// What only matters to what is added.
 fn nowhere() -> Installation {
-    Installation { image: String::new(), control_plane: String::new(), trust_domain: String::new() }
+    Installation::default()
 }
 
 /// Whether a pod is there to stay.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use weft_injector::patch::Installation;
+use weft_injector::patch::{Installation, Redirect, Sidecar};
 use weft_model::TrustDomain;
 
 use super::install::read_text;
@@ -35,6 +35,12 @@ pub(crate) struct Options {
     /// The trust domain of every identity.
     #[arg(long, env = "WEFT_TRUST_DOMAIN", value_name = "NAME", default_value = "cluster.local")]
     trust_domain: TrustDomain,
+    /// Who sets the redirect of a pod: an init container, or the CNI plugin.
+    #[arg(long, env = "WEFT_REDIRECT", value_name = "init|cni", default_value = "init")]
+    redirect: Redirect,
+    /// What kind of container the proxy is: native sidecars need Kubernetes 1.29 or later.
+    #[arg(long, env = "WEFT_SIDECAR", value_name = "native|ordinary", default_value = "native")]
+    sidecar: Sidecar,
     /// Say nothing of what was injected and what was left alone.
     #[arg(short, long)]
     quiet: bool,
@@ -46,6 +52,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Exit> {
         image: options.image.clone(),
         control_plane: options.control_plane.clone(),
         trust_domain: options.trust_domain.as_str().to_owned(),
+        redirect: options.redirect,
+        sidecar: options.sidecar,
     };
     let mut whole = String::new();
     let mut found = Vec::new();

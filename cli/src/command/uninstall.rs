@@ -44,6 +44,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Exit> {
 fn deleted(mut values: Values, crds: bool) -> Vec<Value> {
     values.control_plane.autoscaling.enabled = true;
     values.disruption_budgets.enabled = true;
+    values.cni.enabled = true;
     values.crds.enabled = crds;
     let mut objects: Vec<Value> =
         weft_install::installed(&values, &json!({})).iter().map(|manifest| name_of(&manifest.object)).collect();

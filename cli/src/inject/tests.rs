@@ -5,6 +5,7 @@ fn installation() -> Installation {
         image: "weft.test/weft:1".to_owned(),
         control_plane: "weft-control-plane.weft-system.svc:14010".to_owned(),
         trust_domain: "cluster.local".to_owned(),
+        ..Installation::default()
     }
 }
 

@@ -110,7 +110,7 @@ fn is_due(pod: &Value, asked: &Asked) -> bool {
         return asked.all || version_of(pod) != asked.version;
     }
     // One that is left alone on purpose would be left alone again.
-    let nowhere = Installation { image: String::new(), control_plane: String::new(), trust_domain: String::new() };
+    let nowhere = Installation::default();
     matches!(inject(pod, &nowhere), Ok(Outcome::Injected(_)))
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::Parser;
 use ipnet::IpNet;
@@ -12,12 +13,15 @@ use ipnet::IpNet;
 use crate::options::{Options, PortRange};
 
 /// So many entries a list may have: each becomes two rules, and the transaction must fit into a socket buffer.
-const ENTRIES_MAX: usize = 128;
+pub(crate) const ENTRIES_MAX: usize = 128;
+
+/// A pod that is not captured by then never is.
+const WAIT_SECONDS_MAX: u64 = 600;
 
 /// Sets the rules that turn a workload's connections to its proxy, and proves that they work.
 ///
 /// The rules are one nftables table (inet weft) of the network namespace that this program runs in. It is replaced in
-/// one transaction, so running again is harmless. Needs `CAP_NET_ADMIN`.
+/// one transaction, so running again is harmless. Needs `CAP_NET_ADMIN`, but for --prove-capture, --await-proxy and --linger.
 ///
 /// Exit codes: 0 done and proven; 64 wrong flags or variables; 69 the kernel lacks something; 70 capture is not proven;
 /// 71 the kernel refused; 77 no permission.
@@ -72,6 +76,21 @@ struct Mode {
     #[arg(long, env = "WEFT_PROVE_ONLY", default_value = "false", hide_default_value = true)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     prove_only: String,
+    /// Only prove, by connections and without any capability, that rules are in force which somebody else set.
+    #[arg(long, env = "WEFT_PROVE_CAPTURE", default_value = "false", hide_default_value = true)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    prove_capture: String,
+    /// Only wait until the proxy of this pod is ready: for the postStart hook of a proxy that is an ordinary container.
+    #[arg(long, env = "WEFT_AWAIT_PROXY", default_value = "false", hide_default_value = true)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    await_proxy: String,
+    /// Only let --wait seconds pass: for the preStop hook of such a proxy.
+    #[arg(long, env = "WEFT_LINGER", default_value = "false", hide_default_value = true)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    linger: String,
+    /// How many seconds --prove-capture, --await-proxy and --linger may take.
+    #[arg(long, env = "WEFT_WAIT", default_value = "0", value_name = "SECONDS")]
+    wait: String,
 }
 
 /// What is to be done.
@@ -79,7 +98,13 @@ struct Mode {
 pub(crate) enum Action {
     Apply,
     ApplyAndProve,
+    /// It may take so long.
+    AwaitProxy(Duration),
+    /// For so long.
+    Linger(Duration),
     Prove,
+    /// It may take so long.
+    ProveCapture(Duration),
     Remove,
     Render,
 }
@@ -124,12 +149,16 @@ impl Raw {
 
 impl Mode {
     fn action(&self, wrong: &mut Wrong) -> Action {
-        let Self { dry_run, remove, no_prove, prove_only } = self;
+        let Self { dry_run, remove, no_prove, prove_only, prove_capture, await_proxy, linger, wait } = self;
+        let wait = wrong.take("wait", wait, seconds).unwrap_or_default();
         let switches = [
             ("dry-run", dry_run, Action::Render),
             ("remove", remove, Action::Remove),
             ("no-prove", no_prove, Action::Apply),
             ("prove-only", prove_only, Action::Prove),
+            ("prove-capture", prove_capture, Action::ProveCapture(wait)),
+            ("await-proxy", await_proxy, Action::AwaitProxy(wait)),
+            ("linger", linger, Action::Linger(wait)),
         ];
         let set: Vec<_> =
             switches.into_iter().filter(|(flag, text, _)| wrong.take(flag, text, switch) == Some(true)).collect();
@@ -192,6 +221,11 @@ fn switch(text: &str) -> Result<bool, &'static str> {
     text.parse().or(Err("true or false"))
 }
 
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    let parsed = text.parse().ok().filter(|seconds| *seconds <= WAIT_SECONDS_MAX);
+    parsed.map(Duration::from_secs).ok_or("a number of seconds up to 600")
+}
+
 fn port(text: &str) -> Result<NonZeroU16, &'static str> {
     NonZeroU16::from_str(text).or(Err("a port from 1 to 65535"))
 }
@@ -216,13 +250,13 @@ fn mark(text: &str) -> Result<Option<NonZeroU32>, &'static str> {
     parsed.and_then(NonZeroU32::new).map(Some).ok_or("a socket mark from 1 to 0xffffffff or \"none\"")
 }
 
-fn port_range(text: &str) -> Result<PortRange, &'static str> {
+pub(crate) fn port_range(text: &str) -> Result<PortRange, &'static str> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let range = first.trim().parse().ok().zip(last.trim().parse().ok());
     range.and_then(|(first, last)| PortRange::new(first, last)).ok_or("a port or a range such as 8000-8100")
 }
 
-fn cidr(text: &str) -> Result<IpNet, &'static str> {
+pub(crate) fn cidr(text: &str) -> Result<IpNet, &'static str> {
     const EXPECTED: &str = "an address or a network such as 10.0.0.0/8 or 2001:db8::/32";
     let network = IpNet::from_str(text).or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).or(Err(EXPECTED))?;
     match network {
@@ -237,7 +271,8 @@ impl fmt::Display for Action {
         f.write_str(match self {
             Self::Apply => "set, not proven",
             Self::ApplyAndProve => "set and proven",
-            Self::Prove => "proven",
+            Self::AwaitProxy(_) | Self::Linger(_) => "not touched",
+            Self::Prove | Self::ProveCapture(_) => "proven",
             Self::Remove => "removed",
             Self::Render => "printed",
         })

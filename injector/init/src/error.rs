@@ -34,6 +34,20 @@ pub enum InitError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// Somebody else was to set the rules.
+    #[error(
+        "capture is not proven, and this container may not set the rules itself: that is for the CNI plugin weft-cni. Is its \
+         DaemonSet ready on this node? (weft check)"
+    )]
+    NotSet(#[source] ProofError),
+    /// The proxy was waited for.
+    #[error("the proxy is not ready after {seconds} s: {said}")]
+    NotReady {
+        /// How long it was waited for.
+        seconds: u64,
+        /// What it said last, or why it did not.
+        said: String,
+    },
     /// The kernel refused for another reason.
     #[error("the kernel refused to {operation}")]
     Refused {

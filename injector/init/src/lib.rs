@@ -8,20 +8,24 @@
 //! any other table. Callers are the `weft-init` program, the demo and the namespace tests; each acts on the network
 //! namespace of the calling thread. Invariant: the kernel holds either the whole table of one run or the one before it.
 
+mod annotation;
 mod config;
 mod error;
 mod netlink;
 mod options;
 mod plan;
 mod prove;
+mod ready;
 mod render;
 mod run;
 
+pub use annotation::AnnotationError;
 pub use error::InitError;
 pub use options::{Options, PortRange};
 pub use prove::{Evidence, Proof, ProofError};
 pub use run::run;
 
+use netlink::Held;
 use plan::Family;
 
 /// Puts the redirect rules in force, replacing those of an earlier run in the same transaction.
@@ -46,11 +50,36 @@ pub fn apply(options: &Options) -> Result<(), InitError> {
 /// # Errors
 /// [`InitError::Unproven`] says what differs or what was not caught; the others say why the kernel could not be asked.
 pub fn prove(options: &Options) -> Result<Proof, InitError> {
+    let (family, held) = read()?;
+    prove::prove(options, family, held.as_ref())
+}
+
+/// Proves only by reading back that the kernel holds the rules of these options: what can be told of a namespace whose
+/// interfaces are not all up yet.
+///
+/// # Errors
+/// As for [`prove`].
+pub fn compare(options: &Options) -> Result<(), InitError> {
+    let (family, held) = read()?;
+    prove::compare(options, family, held.as_ref())
+}
+
+/// Proves only by connections that rules are in force, which takes no capability: the kernel shows its rules to nobody
+/// without. As the table is put in force as a whole, a connection that is caught speaks for all of it.
+///
+/// # Errors
+/// As for [`prove`].
+pub fn prove_capture(options: &Options) -> Result<Proof, InitError> {
+    prove::capture(options, if kernel_has_ipv6() { Family::Inet } else { Family::Ipv4 })
+}
+
+/// The table that the kernel holds, and the family that it is, or should be, of.
+fn read() -> Result<(Family, Option<Held>), InitError> {
     match netlink::read(Family::Inet) {
-        Ok(Some(held)) => prove::prove(options, Family::Inet, Some(&held)),
+        Ok(Some(held)) => Ok((Family::Inet, Some(held))),
         Err(error) if !error.is_unsupported() || kernel_has_ipv6() => Err(error),
-        Ok(None) if kernel_has_ipv6() => prove::prove(options, Family::Inet, None),
-        Ok(None) | Err(_) => prove::prove(options, Family::Ipv4, netlink::read(Family::Ipv4)?.as_ref()),
+        Ok(None) if kernel_has_ipv6() => Ok((Family::Inet, None)),
+        Ok(None) | Err(_) => Ok((Family::Ipv4, netlink::read(Family::Ipv4)?)),
     }
 }
 
@@ -76,6 +105,7 @@ pub fn render(options: &Options) -> String {
 /// application, so one trace is enough: falling back to IPv4 alone must never leave a way around the proxy.
 fn kernel_has_ipv6() -> bool {
     use socket2::{Domain, Socket, Type};
-    ["/proc/net/if_inet6", "/proc/sys/net/ipv6"].iter().any(|path| std::path::Path::new(path).exists())
+    // Not /proc/net, which is the namespace of the process' first thread.
+    ["/proc/thread-self/net/if_inet6", "/proc/sys/net/ipv6"].iter().any(|path| std::path::Path::new(path).exists())
         || Socket::new(Domain::IPV6, Type::STREAM, None).is_ok()
 }

@@ -109,13 +109,21 @@ pub enum ProofError {
 
 /// Compares what the kernel holds, then tries a connection in each family.
 pub(crate) fn prove(options: &Options, family: Family, held: Option<&Held>) -> Result<Proof, InitError> {
+    compare(options, family, held)?;
+    capture(options, family)
+}
+
+/// Compares what the kernel holds with what these options ask for.
+pub(crate) fn compare(options: &Options, family: Family, held: Option<&Held>) -> Result<(), InitError> {
     let difference = match held {
         None => Some(format!("there is no table {family} {}", crate::plan::TABLE)),
         Some(held) => held.difference(&Held::expected(&plan(options, family))).map(|found| found.to_string()),
     };
-    if let Some(difference) = difference {
-        return Err(ProofError::RulesDiffer { difference }.into());
-    }
+    difference.map_or(Ok(()), |difference| Err(ProofError::RulesDiffer { difference }.into()))
+}
+
+/// Tries a connection in each family.
+pub(crate) fn capture(options: &Options, family: Family) -> Result<Proof, InitError> {
     let uid = nix::unistd::geteuid().as_raw();
     if options.proxy_uid == Some(uid) {
         return Err(ProofError::OwnUser { uid }.into());
@@ -134,7 +142,7 @@ pub(crate) fn prove(options: &Options, family: Family, held: Option<&Held>) -> R
 
 impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rules read back; IPv4: {}; IPv6: {}", self.v4, self.v6)
+        write!(f, "IPv4: {}; IPv6: {}", self.v4, self.v6)
     }
 }
 

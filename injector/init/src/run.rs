@@ -4,13 +4,18 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 
 use crate::config::{Action, Raw};
 use crate::error::InitError;
 use crate::options::Options;
-use crate::{apply, prove, remove, render};
+use crate::ready;
+use crate::{Proof, apply, prove, prove_capture, remove, render};
+
+/// How long to pause before a proof is tried again.
+const PROVE_PAUSE: Duration = Duration::from_millis(100);
 
 /// How the program ends, in the numbers of sysexits.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +37,10 @@ impl From<Exit> for ExitCode {
 impl From<&InitError> for Exit {
     fn from(error: &InitError) -> Self {
         match error {
-            InitError::KernelLacks { .. } => Self::Unavailable,
+            InitError::KernelLacks { .. } | InitError::NotReady { .. } => Self::Unavailable,
             InitError::Malformed(_) | InitError::Refused { .. } => Self::Refused,
             InitError::NoPermission { .. } => Self::NoPermission,
-            InitError::Unproven(_) => Self::Unproven,
+            InitError::NotSet(_) | InitError::Unproven(_) => Self::Unproven,
         }
     }
 }
@@ -77,11 +82,42 @@ fn act(action: Action, options: &Options) -> Result<String, InitError> {
         Action::ApplyAndProve => {
             apply(options)?;
             let proof = prove(options)?;
-            Ok(format!("{done}weft-init: {proof}\n"))
+            Ok(format!("{done}weft-init: rules read back; {proof}\n"))
         }
-        Action::Prove => prove(options).map(|proof| format!("{done}weft-init: {proof}\n")),
+        Action::Prove => prove(options).map(|proof| format!("{done}weft-init: rules read back; {proof}\n")),
+        Action::ProveCapture(wait) => prove_within(options, wait).map(|proof| format!("{done}weft-init: {proof}\n")),
+        Action::AwaitProxy(wait) => {
+            ready::within(options.admin_port, wait).map(|()| "weft-init: the proxy is ready\n".to_owned())
+        }
+        Action::Linger(wait) => {
+            linger(wait);
+            Ok(String::new())
+        }
         Action::Remove => remove().map(|()| done),
         Action::Render => Ok(render(options)),
+    }
+}
+
+/// Proves capture by rules that somebody else sets, and may set late.
+#[expect(clippy::disallowed_methods, reason = "this program waits for another in real time")]
+fn prove_within(options: &Options, wait: Duration) -> Result<Proof, InitError> {
+    let begun = Instant::now();
+    loop {
+        match prove_capture(options) {
+            Err(InitError::Unproven(_)) if begun.elapsed() < wait => std::thread::park_timeout(PROVE_PAUSE),
+            Err(InitError::Unproven(error)) => return Err(InitError::NotSet(error)),
+            other => return other,
+        }
+    }
+}
+
+/// Lets time pass.
+#[expect(clippy::disallowed_methods, reason = "this program waits in real time")]
+fn linger(wait: Duration) {
+    let begun = Instant::now();
+    // Parked threads may wake early.
+    while let Some(left) = wait.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) {
+        std::thread::park_timeout(left);
     }
 }
 

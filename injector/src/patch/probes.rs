@@ -26,7 +26,7 @@ const HOOKS: [(&str, Occasion); 2] = [("postStart", Occasion::PostStart), ("preS
 
 /// Kubernetes' own defaults.
 const PROBE_SECONDS: u64 = 1;
-const GRACE_SECONDS: u64 = 30;
+pub(super) const GRACE_SECONDS: u64 = 30;
 /// The kubelet waits for this hook without an end.
 const POST_START_SECONDS: u64 = 60 * 60;
 

@@ -2,13 +2,14 @@ use serde_json::{Value, json};
 
 use weft_model::kubernetes::NotInjected;
 
-use super::{INIT_CONTAINER, Installation, Outcome, PROXY_CONTAINER, inject, inject_salted};
+use super::{INIT_CONTAINER, Installation, Outcome, PROXY_CONTAINER, Redirect, Sidecar, inject, inject_salted};
 
 fn installation() -> Installation {
     Installation {
         image: "weft.test/weft:1".to_owned(),
         control_plane: "weft-control-plane.weft-system.svc:14010".to_owned(),
         trust_domain: "cluster.local".to_owned(),
+        ..Installation::default()
     }
 }
 
@@ -89,6 +90,55 @@ fn settings_of_the_pod_reach_the_containers() {
     assert_eq!(init["env"], json!([{"name": "WEFT_SKIP_INBOUND_PORTS", "value": "9100"}]));
     assert_eq!(proxy["resources"]["limits"]["cpu"], "2");
     assert!(proxy["env"].as_array().unwrap().contains(&json!({"name": "WEFT_LOG", "value": "debug"})));
+}
+
+#[test]
+fn with_the_cni_plugin_no_container_may_change_the_network() {
+    let mut pod = pod();
+    pod["metadata"]["annotations"] = json!({"config.weft.dev/skip-outbound-ports": "25, 9000-9001"});
+    let installation = Installation { redirect: Redirect::Cni, ..installation() };
+    let Ok(Outcome::Injected(with)) = inject(&pod, &installation) else { panic!("it is injected") };
+    assert_eq!(with["metadata"]["annotations"]["weft.dev/redirect"], "cni skip-outbound-ports=25,9000-9001");
+    let init = &with["spec"]["initContainers"][0];
+    assert_eq!(names(&with["spec"]["initContainers"]), [INIT_CONTAINER, PROXY_CONTAINER, "migrate"]);
+    assert_eq!(init["securityContext"]["capabilities"], json!({"drop": ["ALL"]}));
+    assert_eq!(
+        (&init["securityContext"]["runAsNonRoot"], &init["securityContext"]["runAsUser"]),
+        (&json!(true), &json!(65532))
+    );
+    assert!(init["env"].as_array().unwrap().contains(&json!({"name": "WEFT_PROVE_CAPTURE", "value": "true"})));
+    assert!(!with.to_string().contains("NET_ADMIN"));
+    // What it says of itself reaches only who would set the redirect.
+    pod["metadata"]["annotations"] = json!({"weft.dev/redirect": "cni skip-inbound-ports=1-65535"});
+    assert_eq!(injected(&pod)["metadata"]["annotations"].get("weft.dev/redirect"), None);
+    let Ok(Outcome::Injected(with)) = inject(&pod, &installation) else { panic!("it is injected") };
+    assert_eq!(with["metadata"]["annotations"]["weft.dev/redirect"], "cni");
+}
+
+#[test]
+fn an_ordinary_proxy_is_the_first_container_and_the_others_wait_for_it() {
+    let installation = Installation { sidecar: Sidecar::Ordinary, ..installation() };
+    let with = |pod: &Value, installation: &Installation| match inject(pod, installation) {
+        Ok(Outcome::Injected(pod)) => pod,
+        other => panic!("{other:?}"),
+    };
+    let whole = with(&pod(), &installation);
+    assert_eq!(names(&whole["spec"]["initContainers"]), ["migrate", INIT_CONTAINER]);
+    assert_eq!(names(&whole["spec"]["containers"]), [PROXY_CONTAINER, "cart"]);
+    let proxy = &whole["spec"]["containers"][0];
+    assert_eq!(proxy.get("restartPolicy"), None);
+    let command = |pod: &Value, hook: &str| pod["lifecycle"][hook]["exec"]["command"].clone();
+    assert_eq!(command(proxy, "postStart"), json!(["/weft-init", "--await-proxy", "--wait=120"]));
+    assert_eq!(command(proxy, "preStop"), json!(["/weft-init", "--linger", "--wait=5"]));
+    assert_eq!(inject(&whole, &installation), Ok(Outcome::Skipped(NotInjected::HasProxy)));
+    // A pod that has little time keeps some for the drain.
+    let mut hasty = pod();
+    hasty["spec"]["terminationGracePeriodSeconds"] = json!(1);
+    assert_eq!(command(&with(&hasty, &installation)["spec"]["containers"][0], "preStop"), Value::Null);
+    // The pod has the last word.
+    let mut own = pod();
+    own["metadata"]["annotations"] = json!({"config.weft.dev/sidecar": "native"});
+    assert_eq!(with(&own, &installation)["spec"]["initContainers"][1]["restartPolicy"], "Always");
 }
 
 #[test]

@@ -21,13 +21,14 @@ pub fn kubectl(args: &[&str]) -> anyhow::Result<String> {
     text(&run("kubectl", args, None)?, args)
 }
 
-/// Applies documents.
+/// Applies documents; those of several namespaces with an empty one.
 ///
 /// # Errors
 /// As [`kubectl`].
 pub fn apply(namespace: &str, yaml: &str) -> anyhow::Result<()> {
     let args = ["--namespace", namespace, "apply", "--filename", "-"];
-    text(&run("kubectl", &args, Some(yaml))?, &args).map(drop)
+    let args = if namespace.is_empty() { &args[2..] } else { &args[..] };
+    text(&run("kubectl", args, Some(yaml))?, args).map(drop)
 }
 
 /// What applying documents is refused with.
@@ -155,6 +156,14 @@ impl Namespace {
 
     fn new(name: &str, inject: &str) -> anyhow::Result<Self> {
         installed()?;
+        Self::of_installed(name, inject)
+    }
+
+    /// A namespace with this label, for tests that install Weft themselves.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn of_installed(name: &str, inject: &str) -> anyhow::Result<Self> {
         let namespace = Self { name: name.to_owned() };
         let yaml = format!(
             "{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {{weft.dev/inject: \"{inject}\"}}}}}}"

@@ -135,10 +135,11 @@ fn demo_unprivileged(workspace: &Workspace) -> anyhow::Result<()> {
 }
 
 fn kubernetes(workspace: &Workspace) -> anyhow::Result<()> {
-    let tests = ["cluster", "rollout", "golden", "outage", "rights", "rotation"]
+    let tests = ["cluster", "rollout", "golden", "outage", "cni", "rights", "rotation"]
         .map(|name| programs::cluster_test(workspace, name));
-    let [all, rollout, golden, outage, rights, rotation] = tests;
-    let (all, rollout, golden, outage, rights, rotation) = (all?, rollout?, golden?, outage?, rights?, rotation?);
+    let [all, rollout, golden, outage, cni, rights, rotation] = tests;
+    let (all, rollout, golden, outage, cni, rights, rotation) =
+        (all?, rollout?, golden?, outage?, cni?, rights?, rotation?);
     let cluster = Cluster::for_tests(&workspace.root, workspace.cache());
     // What a run that was cut off has left.
     cluster.down()?;
@@ -153,8 +154,9 @@ fn kubernetes(workspace: &Workspace) -> anyhow::Result<()> {
         test(&outage, "--test-threads=1")?;
         conformance::run(&cluster, &workspace.root, &workspace.cache().join("kubernetes"))?;
         if Cluster::is_anothers() {
-            println!("which rights Weft needs is not looked at: a cluster of somebody else shows no audit log");
+            println!("what Weft does to a node, and which rights it needs, is not looked at: a cluster of somebody else shows neither");
         } else {
+            test(&cni, "--test-threads=1")?;
             test(&rights, "--test-threads=1")?;
         }
         // It installs anew.

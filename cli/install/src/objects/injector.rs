@@ -39,6 +39,8 @@ fn its_deployment() -> Value {
         // What pods get.
         {"name": "WEFT_PROXY_IMAGE", "value": "${images.proxy}"},
         {"name": "WEFT_TRUST_DOMAIN", "value": "${trustDomain}"},
+        {"name": "WEFT_SIDECAR", "value": "${injector.sidecar}"},
+        {"?cni.enabled": {"name": "WEFT_REDIRECT", "value": "cni"}},
         {"name": "WEFT_LOG", "value": "${injector.log}"},
     ]);
     let ports = json!([{"name": "https", "containerPort": 14443}, {"name": "admin", "containerPort": 14003}]);

@@ -48,14 +48,33 @@ fn every_value_reaches_an_object() {
         "controlPlane.tolerations=[{operator: Exists}]",
         "controlPlane.autoscaling.enabled=true",
         "injector.replicas=3",
+        "injector.sidecar=ordinary",
         "injector.log=debug",
         "injector.resources.requests.cpu=2",
         "injector.nodeSelector.a=b",
         "injector.tolerations=[{operator: Exists}]",
+        "cni.enabled=true",
         "priorityClass.name=other",
         "disruptionBudgets.enabled=false",
     ] {
         assert_ne!(with(&[set]), default, "{set}");
+    }
+    let plugged = |set: &'static str| with(&["cni.enabled=true", set]);
+    for set in [
+        "images.cni=a/d:1",
+        "images.pullPolicy=Always",
+        "images.pullSecrets=[{name: registry}]",
+        "cni.binDir=/usr/lib/cni",
+        "cni.confDir=/etc/kubernetes/cni/net.d",
+        "cni.log=debug",
+        "cni.resources.limits.cpu=2",
+        "cni.nodeSelector.a=b",
+        "cni.tolerations=[]",
+    ] {
+        let daemon_set = |objects: &[Value]| find(objects, "DaemonSet", "weft-cni").cloned().unwrap();
+        let account = |objects: &[Value]| find(objects, "ServiceAccount", "weft-cni").cloned().unwrap();
+        let (with, without) = (plugged(set), plugged("injector.log=debug"));
+        assert_ne!((daemon_set(&with), account(&with)), (daemon_set(&without), account(&without)), "{set}");
     }
     let scaled = |set: &'static str| with(&["controlPlane.autoscaling.enabled=true", set]);
     for set in
@@ -64,6 +83,26 @@ fn every_value_reaches_an_object() {
         let set: &'static str = Box::leak(set.into_boxed_str());
         assert_ne!(scaled(set), scaled("controlPlane.log=info"), "{set}");
     }
+}
+
+#[test]
+fn the_cni_plugin_is_told_of_to_the_injector_and_runs_on_every_node() {
+    let text = Value::from(with(&[])).to_string();
+    assert!(!text.contains("DaemonSet") && !text.contains("WEFT_REDIRECT"), "{text}");
+    let objects = with(&["cni.enabled=true"]);
+    let injector = find(&objects, "Deployment", "weft-injector").unwrap();
+    let env = injector["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
+    assert!(env.contains(&serde_json::json!({"name": "WEFT_REDIRECT", "value": "cni"})), "{env:?}");
+    let pod = &find(&objects, "DaemonSet", "weft-cni").unwrap()["spec"]["template"]["spec"];
+    assert_eq!(pod["tolerations"], serde_json::json!([{"operator": "Exists"}]));
+    assert_eq!(pod["priorityClassName"], "system-node-critical");
+    let security = &pod["containers"][0]["securityContext"];
+    assert_eq!(
+        (&security["privileged"], &security["capabilities"]["drop"]),
+        (&Value::Null, &serde_json::json!(["ALL"]))
+    );
+    let level = "/metadata/labels/pod-security.kubernetes.io~1enforce";
+    assert_eq!(find(&objects, "Namespace", "weft-system").unwrap().pointer(level).unwrap(), "restricted");
 }
 
 #[test]

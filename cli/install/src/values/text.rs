@@ -108,6 +108,21 @@ text!(
     "a network, such as 10.0.0.0/8"
 );
 
+text!(
+    /// A directory of a node.
+    Directory,
+    "^(/[A-Za-z0-9._-]+)+$",
+    is_directory,
+    "a directory of a node, such as /opt/cni/bin"
+);
+
+fn is_directory(text: &str) -> bool {
+    let is_name = |name: &str| {
+        !matches!(name, "" | "." | "..") && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    };
+    text.strip_prefix('/').is_some_and(|names| names.split('/').all(is_name))
+}
+
 fn is_image(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:/@-".contains(&b))

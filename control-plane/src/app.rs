@@ -99,6 +99,7 @@ impl App {
             drain: drain.clone(),
             stream_age: config.stream_age,
             clock,
+            metrics: Arc::clone(&metrics),
         };
         let router = router(mesh, identity, Arc::clone(&metrics));
         let server = ControlServer { tls, tasks: tasks.clone(), drain, metrics };

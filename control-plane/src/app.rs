@@ -102,6 +102,7 @@ impl App {
             drain: drain.clone(),
             stream_age: config.stream_age,
             clock,
+            metrics: Arc::clone(&metrics),
         };
         let replica = this_replica(&config, &hub, &tls, &tasks, &drain);
         let router = router(mesh, identity, served(&replica).map_err(AppError::Certificate)?, Arc::clone(&metrics));

@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use weft_model::version::Skew;
 
 /// From a file that is saved on a laptop to a rollout in a large cluster.
 const SETTLED_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
@@ -33,6 +34,8 @@ pub struct Metrics {
     pub nacks: Counter,
     /// Proxies with a stream.
     pub proxies: Gauge,
+    /// Requests of proxies that this version has no word for.
+    pub not_understood: Counter,
     /// Connections that were refused before they became one.
     pub refused: Counter,
     /// From a change to the acknowledgement of the last proxy that it concerns.
@@ -43,6 +46,7 @@ pub struct Metrics {
     issuer_expiry: Gauge<f64, AtomicU64>,
     not_injected: Family<ReasonLabel, Gauge>,
     peers: Family<PeerLabel, Gauge>,
+    proxies_by_skew: Family<SkewLabel, Gauge>,
     resources: Family<ResourceLabels, Gauge>,
     source_heard: Family<KindLabel, Gauge<f64, AtomicU64>>,
     source_missed: Family<KindLabel, Counter>,
@@ -70,6 +74,11 @@ struct PeerLabel {
     heard: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SkewLabel {
+    skew: &'static str,
+}
+
 impl Metrics {
     /// All at zero.
     pub fn new() -> Arc<Self> {
@@ -81,6 +90,7 @@ impl Metrics {
             changes: Counter::default(),
             file_problems: Gauge::default(),
             nacks: Counter::default(),
+            not_understood: Counter::default(),
             proxies: Gauge::default(),
             refused: Counter::default(),
             settled: Histogram::new(SETTLED_BUCKETS),
@@ -89,6 +99,7 @@ impl Metrics {
             issuer_expiry: Gauge::default(),
             not_injected: Family::default(),
             peers: Family::default(),
+            proxies_by_skew: Family::default(),
             resources: Family::default(),
             source_heard: Family::default(),
             source_missed: Family::default(),
@@ -113,11 +124,15 @@ impl Metrics {
         let help = "Other replicas, by whether they tell this one of their proxies";
         r.register("peers", help, self.peers.clone());
         r.register("proxies", "Proxies with a stream", self.proxies.clone());
+        let help = "Proxies with a stream, by how many minor versions they are from this control plane: same, next, far or unknown";
+        r.register("proxies_by_skew", help, self.proxies_by_skew.clone());
         r.register(
             "refused_connections",
             "Connections refused in the handshake or for lack of room",
             self.refused.clone(),
         );
+        let help = "Requests of proxies that this version has no word for, and passed over";
+        r.register("requests_not_understood", help, self.not_understood.clone());
         r.register("resources", "Resources by kind and whether all of them is in force", self.resources.clone());
         r.register("subscriptions", "What proxies asked for", self.subscriptions.clone());
         let help = "From a change to the acknowledgement of the last proxy that it concerns";
@@ -151,6 +166,17 @@ impl Metrics {
     /// Counts resources of a kind that a watch did not tell of.
     pub(crate) fn missed(&self, kind: &'static str, count: usize) {
         self.source_missed.get_or_create(&KindLabel { kind }).inc_by(count as u64);
+    }
+
+    /// How many proxies there are of versions that are so far from ours; `None` where one says no version.
+    pub(crate) fn proxies_by_skew(&self, skew: Option<Skew>) -> Gauge {
+        let skew = match skew {
+            None => "unknown",
+            Some(Skew::Far) => "far",
+            Some(Skew::Next) => "next",
+            Some(Skew::Same) => "same",
+        };
+        self.proxies_by_skew.get_or_create_owned(&SkewLabel { skew })
     }
 
     /// Sets how many pods have no proxy, by reason.

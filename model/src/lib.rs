@@ -14,6 +14,8 @@ pub mod kubernetes;
 pub mod probes;
 // Services and the protocols their ports speak.
 pub mod service;
+// Which versions of Weft work together.
+pub mod version;
 
 // Authorization and traffic policy.
 pub mod policy;

@@ -35,6 +35,8 @@ pub(crate) struct Cluster {
     files: PathBuf,
     /// What runs.
     run: PathBuf,
+    /// Where `weft` is, which installs.
+    weft: PathBuf,
 }
 
 /// Does what was asked for on the command line.
@@ -87,7 +89,7 @@ impl Cluster {
 
     fn named(root: &Path, cache: &Path, name: &str) -> Self {
         let files = cache.join("kubernetes");
-        Self { scripts: root.join("tests/kubernetes"), run: files.join(name), files }
+        Self { scripts: root.join("tests/kubernetes"), run: files.join(name), files, weft: cache.join("target/demo") }
     }
 
     /// Builds what is not built yet, and starts a cluster.
@@ -108,8 +110,10 @@ impl Cluster {
         Ok(())
     }
 
-    /// Makes Weft's images, as quick to build as the demo's programs, and puts them into the cluster that runs.
+    /// Makes Weft's images, as quick to build as the demo's programs, and puts them into the cluster that runs. `weft` is built beside
+    /// them, for whoever installs.
     pub(crate) fn load(&self, workspace: &Workspace) -> anyhow::Result<()> {
+        check(&mut workspace.cargo_build_programs())?;
         self.put(&images::make(workspace, "demo")?)
     }
 
@@ -154,13 +158,17 @@ impl Cluster {
     /// No cluster runs.
     pub(crate) fn command(&self, program: &str) -> anyhow::Result<Command> {
         if other().is_some() {
-            return Ok(Command::new(program));
+            let mut command = Command::new(program);
+            command.env("PATH", self.path(&[])?);
+            return Ok(command);
         }
         let file = self.run.join("pid");
         let pid = fs::read_to_string(&file).context("no cluster runs: cargo xtask cluster up")?;
         let mut command = Command::new("nsenter");
         command.args(["--net", "--target", pid.trim(), "--", program]);
-        command.env("KUBECONFIG", self.files.join("pki/admin.conf")).env("PATH", self.path()?);
+        command
+            .env("KUBECONFIG", self.files.join("pki/admin.conf"))
+            .env("PATH", self.path(&[self.files.join("programs")])?);
         command.env("WEFT_NODE_CNI", self.run.join("cni"));
         command.env("WEFT_AUDIT_LOG", self.run.join("log/audit.log"));
         Ok(command)
@@ -173,10 +181,10 @@ impl Cluster {
         command
     }
 
-    /// The cluster's own programs come first: whoever says `kubectl` means the one that fits.
-    fn path(&self) -> anyhow::Result<OsString> {
+    /// The cluster's own programs come first, and this checkout's: whoever says `kubectl` or `weft` means the one that fits.
+    fn path(&self, first: &[PathBuf]) -> anyhow::Result<OsString> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let directories = std::iter::once(self.files.join("programs")).chain(std::env::split_paths(&path));
+        let directories = first.iter().cloned().chain([self.weft.clone()]).chain(std::env::split_paths(&path));
         std::env::join_paths(directories).context("a directory of PATH has a colon in its name")
     }
 }

@@ -35,7 +35,8 @@ Commands:
   cluster up|load|conformance|down|run COMMAND...
                  a real Kubernetes of one node, out of everybody's way; as root
   images         Weft's images, from static programs and without an engine; prints their files
-  gen [--check]  writes the generated code, or checks that it is current
+  gen [--check]  writes the generated code, or checks that it is current and that released peers understand the wire
+  gen --release  remembers the wire as that of this version, for later ones to be compared with
   help           this page
 
 Build output is kept in ${XDG_CACHE_HOME:-$HOME/.cache}/weft, for all checkouts together.
@@ -64,6 +65,7 @@ fn dispatch(words: &[&str]) -> anyhow::Result<ExitCode> {
         ["images"] => drop(images::make(&workspace::Workspace::open()?, "release")?),
         ["gen"] => r#gen::run(false)?,
         ["gen", "--check"] => r#gen::run(true)?,
+        ["gen", "--release"] => r#gen::release()?,
         ["help" | "--help" | "-h"] => print!("{HELP}"),
         [] => bail!("a command is expected\n\n{HELP}"),
         [other, ..] => bail!("{other:?} is not a command, or does not take these arguments\n\n{HELP}"),

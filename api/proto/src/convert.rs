@@ -123,6 +123,20 @@ impl From<Hello> for wire::Hello {
     }
 }
 
+/// Whether a request says what this version has no word for: it is of a kind, or about a resource, that a newer one brought. Whoever
+/// serves it passes that over and goes on: the rest of what the proxy says is as good as ever.
+pub fn is_of_newer(request: &wire::WatchRequest) -> bool {
+    use wire::watch_request::Kind;
+    let key = |key: &Option<wire::ResourceKey>| key.as_ref().is_some_and(|key| key.kind.is_none());
+    match &request.kind {
+        None => true,
+        Some(Kind::Hello(_)) => false,
+        Some(Kind::Subscribe(key) | Kind::Unsubscribe(key)) => key.kind.is_none(),
+        Some(Kind::Ack(ack)) => key(&ack.key),
+        Some(Kind::Nack(nack)) => key(&nack.key),
+    }
+}
+
 /// The key of a response, with its version: enough to refuse the rest of it by name.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! What a cluster says, as the API server words it: JSON.
 
 use serde_json::Value;
+use weft_model::version::Version;
 
 use super::Verdict;
 
@@ -107,9 +108,7 @@ pub(super) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
 
 /// Major and minor of a version: `v1.34.2+k3s1`, `1.29`.
 pub(super) fn minor(version: &str) -> Option<(u32, u32)> {
-    let mut parts = version.trim_start_matches('v').split(['.', '-', '+']);
-    let mut number = || parts.next()?.trim_end_matches('+').parse().ok();
-    Some((number()?, number()?))
+    Version::read(version).map(Version::numbers)
 }
 
 /// The first few of a list, and how many more there are.

@@ -6,8 +6,9 @@ use serde_json::Value;
 use weft_injector::patch::{Installation, Outcome, inject};
 use weft_model::kubernetes::INJECTED_BY;
 use weft_model::kubernetes::{PROXY_CONTAINER, TRUST_ANCHORS_KEY, TRUST_BUNDLE};
+use weft_model::version::{Skew, Version};
 
-use super::facts::{minor, some, text};
+use super::facts::{some, text};
 use super::installed::certificates::Certificates;
 use super::installed::{installed_version, uses_cni};
 use super::{Facts, Labelled, Verdict};
@@ -173,9 +174,8 @@ pub(crate) fn version_of(pod: &Value) -> &str {
     text(pod, &format!("/metadata/annotations/{}", INJECTED_BY.replace('/', "~1")))
 }
 
-/// Whether two versions work together: at most one minor version lies between them.
+/// Whether two versions work together.
 fn is_next(one: &str, other: &str) -> bool {
-    minor(one)
-        .zip(minor(other))
-        .is_some_and(|((major, one), (other_major, other))| major == other_major && one.abs_diff(other) <= 1)
+    let both = Version::read(one).zip(Version::read(other));
+    both.is_some_and(|(one, other)| one.skew(other) != Skew::Far)
 }

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
+use prometheus_client::metrics::gauge::Gauge;
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 use weft_model::resources::Update;
+use weft_model::version::{Skew, Version};
 use weft_proto::MESSAGE_BYTES_MAX;
 use weft_proto::convert::{self, Hello};
 use weft_proto::proxy::v1::mesh_server::{Mesh, MeshServer};
@@ -23,6 +25,7 @@ use weft_runtime::task::Tasks;
 
 use super::identity::PeerCertificate;
 use crate::hub::{Connected, Hub, Refused};
+use crate::metrics::Metrics;
 
 /// A request names one key, or says why a version was refused: well below this.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -32,6 +35,9 @@ const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Answers that were taken from the hub and not sent yet: enough to fill a packet.
 const SENDING_MAX: usize = 4;
+
+/// What the versions of proxies are compared with.
+const OURS: &str = env!("CARGO_PKG_VERSION");
 
 /// How long a stream lives, on average: proxies find a new replica within an hour, and a hundred thousand reconnect at
 /// less than 50 a second.
@@ -50,6 +56,8 @@ pub struct MeshService {
     pub stream_age: Duration,
     /// By which absent proxies are dated.
     pub clock: WallClock,
+    /// Counts what proxies of other versions say.
+    pub metrics: Arc<Metrics>,
 }
 
 impl MeshService {
@@ -90,8 +98,9 @@ impl Mesh for MeshService {
             status(&refused)
         })?;
         tracing::info!(workload = %hello.workload, version = hello.version, "proxy connected");
+        let guard = self.guard(connected.id, &hello);
         let (responses, sending) = mpsc::channel(SENDING_MAX);
-        let watch = Watch { guard: self.guard(connected.id), connected, requests, responses };
+        let watch = Watch { guard, connected, requests, responses };
         let (service, ends) = (self.clone(), Instant::now() + self.age(watch.connected.id));
         self.tasks.spawn("watch", async move { watch.run(&service, ends).await });
         Ok(Response::new(Box::pin(ReceiverStream::new(sending))))
@@ -99,8 +108,19 @@ impl Mesh for MeshService {
 }
 
 impl MeshService {
-    fn guard(&self, id: u64) -> Guard {
-        Guard { hub: Arc::clone(&self.hub), clock: self.clock.clone(), id }
+    fn guard(&self, id: u64, hello: &Hello) -> Guard {
+        let skew = Version::read(OURS).zip(Version::read(&hello.version)).map(|(ours, theirs)| ours.skew(theirs));
+        if !matches!(skew, Some(Skew::Next | Skew::Same)) {
+            tracing::warn!(
+                workload = %hello.workload,
+                version = hello.version,
+                ours = OURS,
+                "proxy of a version that is not promised to work with this one; it is served all the same"
+            );
+        }
+        let alike = self.metrics.proxies_by_skew(skew);
+        alike.inc();
+        Guard { hub: Arc::clone(&self.hub), clock: self.clock.clone(), id, alike }
     }
 }
 
@@ -109,10 +129,13 @@ struct Guard {
     hub: Arc<Hub>,
     clock: WallClock,
     id: u64,
+    /// How many proxies are as far from our version as this one.
+    alike: Gauge,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        self.alike.dec();
         self.hub.disconnect(self.id, self.clock.unix_seconds());
     }
 }
@@ -129,7 +152,7 @@ impl Watch {
     async fn run(mut self, service: &MeshService, ends: Instant) {
         let hub = &service.hub;
         let id = self.connected.id;
-        let mut has_due = false;
+        let (mut has_due, mut was_puzzled) = (false, false);
         let end = loop {
             // No arm loses anything when another wins: a permit that is not used, a message that stays in the stream, a
             // notification that is kept.
@@ -148,6 +171,10 @@ impl Watch {
                 },
                 () = self.connected.wake.notified() => has_due = true,
                 message = self.requests.message() => match message {
+                    Ok(Some(message)) if convert::is_of_newer(&message) => {
+                        service.metrics.not_understood.inc();
+                        tell_once(&mut was_puzzled, id);
+                    }
                     Ok(Some(message)) => if let Err(status) = take(hub, id, message) {
                         break Some(status);
                     },
@@ -165,6 +192,13 @@ impl Watch {
             let _told = self.responses.try_send(Err(status));
         }
         drop(self.guard);
+    }
+}
+
+/// A proxy that is newer says what we have no word for: it gets no answer to that, and everything else.
+fn tell_once(was_puzzled: &mut bool, id: u64) {
+    if !std::mem::replace(was_puzzled, true) {
+        tracing::warn!(id, "a proxy asks for what this version does not know; that is passed over");
     }
 }
 

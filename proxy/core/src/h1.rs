@@ -40,7 +40,7 @@ pub use convert::{request_from_h2, request_to_h2, response_from_h2, response_to_
 pub use error::{BodyError, ConvertError, HeadError};
 pub use head::{AnswerTo, HeadReader, RequestHead, ResponseHead};
 pub use spelling::Spelling;
-pub use target::TargetForm;
+pub use target::{TargetForm, names_host};
 pub use write::{Outgoing, write_continue, write_informational, write_request, write_response};
 
 /// The most bytes of one head, start line and final empty line included: design.md §6 says 64 KiB. Beyond it: 431.

@@ -27,8 +27,7 @@ pub fn kubectl(args: &[&str]) -> anyhow::Result<String> {
 /// As [`kubectl`].
 pub fn apply(namespace: &str, yaml: &str) -> anyhow::Result<()> {
     let args = ["--namespace", namespace, "apply", "--filename", "-"];
-    let args = if namespace.is_empty() { &args[2..] } else { &args[..] };
-    text(&run("kubectl", args, Some(yaml))?, args).map(drop)
+    kubectl_reading(if namespace.is_empty() { &args[2..] } else { &args[..] }, yaml).map(drop)
 }
 
 /// What applying documents is refused with.
@@ -39,6 +38,46 @@ pub fn refusal(namespace: &str, yaml: &str) -> anyhow::Result<String> {
     let output = run("kubectl", &["--namespace", namespace, "apply", "--filename", "-"], Some(yaml))?;
     ensure!(!output.status.success(), "it was taken:\n{yaml}");
     Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// What a program said, and the code it ended with.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Its exit code; none where a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub out: String,
+    /// What it told beside that.
+    pub err: String,
+}
+
+impl Said {
+    /// What it printed, where it ended with 0.
+    ///
+    /// # Errors
+    /// It did not; everything it said.
+    pub fn done(self) -> anyhow::Result<String> {
+        ensure!(self.code == Some(0), "weft ended with {:?}\n{}{}", self.code, self.out, self.err);
+        Ok(self.out)
+    }
+}
+
+/// Runs `weft`, as somebody does who installs it.
+///
+/// # Errors
+/// It cannot be started, or what it says is no text. How it ends is for the caller to judge.
+pub fn weft(args: &[&str], input: Option<&str>) -> anyhow::Result<Said> {
+    let Output { status, stdout, stderr } = run("weft", args, input)?;
+    let text = |bytes| String::from_utf8(bytes).context("weft printed no UTF-8");
+    Ok(Said { code: status.code(), out: text(stdout)?, err: text(stderr)? })
+}
+
+/// Runs kubectl with something to read.
+///
+/// # Errors
+/// As [`kubectl`].
+pub fn kubectl_reading(args: &[&str], input: &str) -> anyhow::Result<String> {
+    text(&run("kubectl", args, Some(input))?, args)
 }
 
 fn run(program: &str, args: &[&str], input: Option<&str>) -> anyhow::Result<Output> {
@@ -52,7 +91,7 @@ fn run(program: &str, args: &[&str], input: Option<&str>) -> anyhow::Result<Outp
             format!("starting {program}: is it on the PATH? cargo xtask test --only kubernetes puts it there")
         })?;
     if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
-        stdin.write_all(text.as_bytes()).context("writing to kubectl")?;
+        stdin.write_all(text.as_bytes()).with_context(|| format!("writing to {program}"))?;
     }
     child.wait_with_output().with_context(|| format!("waiting for {program}"))
 }
@@ -80,7 +119,7 @@ pub fn eventually<T>(what: &str, check: impl Fn() -> anyhow::Result<T>) -> anyho
     }
 }
 
-/// Installs Weft, once for all tests.
+/// Installs Weft as its documentation says, once for all tests.
 ///
 /// # Errors
 /// It does not come up.
@@ -90,9 +129,14 @@ pub fn installed() -> anyhow::Result<()> {
     outcome.clone().map_err(anyhow::Error::msg)
 }
 
-fn install() -> anyhow::Result<()> {
-    let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/base");
-    kubectl(&["apply", "--kustomize", base])?;
+/// Checks the cluster, installs Weft and waits until it is at work.
+///
+/// # Errors
+/// The check fails, or it does not come up.
+pub fn install() -> anyhow::Result<()> {
+    weft(&["check", "--pre"], None)?.done().context("weft check --pre")?;
+    let objects = weft(&["install"], None)?.done().context("weft install")?;
+    kubectl_reading(&["apply", "--filename", "-"], &objects)?;
     for deployment in ["weft-control-plane", "weft-injector"] {
         let name = format!("deployment/{deployment}");
         kubectl(&["--namespace", "weft-system", "rollout", "status", &name, "--timeout", "90s"])?;
@@ -149,9 +193,14 @@ impl Namespace {
     /// It is refused.
     pub fn kustomized(name: &str, directory: &str) -> anyhow::Result<Self> {
         installed()?;
-        let namespace = Self { name: name.to_owned() };
+        let namespace = Self::named(name);
         kubectl(&["apply", "--kustomize", directory])?;
         Ok(namespace)
+    }
+
+    /// A namespace that is there already, and goes as others do.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned() }
     }
 
     fn new(name: &str, inject: &str) -> anyhow::Result<Self> {
@@ -164,7 +213,7 @@ impl Namespace {
     /// # Errors
     /// It cannot be made.
     pub fn of_installed(name: &str, inject: &str) -> anyhow::Result<Self> {
-        let namespace = Self { name: name.to_owned() };
+        let namespace = Self::named(name);
         let yaml = format!(
             "{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {{weft.dev/inject: \"{inject}\"}}}}}}"
         );

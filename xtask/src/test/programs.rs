@@ -18,10 +18,17 @@ pub(super) fn tests(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
     executables(workspace.cargo().args(["test", "--profile", "demo", "--package", "weft-tests", "--tests", "--no-run"]))
 }
 
-/// Builds one of the tests that run on a cluster.
+/// What holds the tests that run on a cluster.
+pub(super) const CLUSTER_PACKAGE: &str = "weft-tests-kubernetes";
+
+/// These tests, by their names for cargo.
+pub(super) const CLUSTER_TESTS: [&str; 8] =
+    ["cluster", "cni", "golden", "install", "outage", "rights", "rollout", "rotation"];
+
+/// Builds one of them.
 pub(super) fn cluster_test(workspace: &Workspace, name: &str) -> anyhow::Result<PathBuf> {
     let mut cargo = workspace.cargo();
-    cargo.args(["test", "--profile", "demo", "--package", "weft-tests-kubernetes", "--test", name, "--no-run"]);
+    cargo.args(["test", "--profile", "demo", "--package", CLUSTER_PACKAGE, "--test", name, "--no-run"]);
     executables(&mut cargo)?.pop().context("no test was built")
 }
 

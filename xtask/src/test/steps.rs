@@ -1,6 +1,6 @@
 //! The table of steps, in the order they run: what fails soonest comes first.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::bail;
@@ -80,7 +80,15 @@ fn format(workspace: &Workspace) -> anyhow::Result<()> {
 }
 
 fn clippy(workspace: &Workspace) -> anyhow::Result<()> {
-    check(workspace.cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
+    let deny = ["--", "--deny", "warnings"];
+    check(workspace.cargo().args(["clippy", "--workspace", "--all-targets"]).args(deny))?;
+    // Tests that need a cluster are no part of all targets, or `cargo test` would run them.
+    let mut cargo = workspace.cargo();
+    cargo.args(["clippy", "--package", programs::CLUSTER_PACKAGE]);
+    for test in programs::CLUSTER_TESTS {
+        cargo.args(["--test", test]);
+    }
+    check(cargo.args(deny))
 }
 
 fn doc(workspace: &Workspace) -> anyhow::Result<()> {
@@ -135,11 +143,11 @@ fn demo_unprivileged(workspace: &Workspace) -> anyhow::Result<()> {
 }
 
 fn kubernetes(workspace: &Workspace) -> anyhow::Result<()> {
-    let tests = ["cluster", "rollout", "golden", "outage", "cni", "rights", "rotation"]
-        .map(|name| programs::cluster_test(workspace, name));
-    let [all, rollout, golden, outage, cni, rights, rotation] = tests;
-    let (all, rollout, golden, outage, cni, rights, rotation) =
-        (all?, rollout?, golden?, outage?, cni?, rights?, rotation?);
+    let tests: Vec<PathBuf> =
+        programs::CLUSTER_TESTS.iter().map(|name| programs::cluster_test(workspace, name)).collect::<Result<_, _>>()?;
+    let [all, cni, golden, install, outage, rights, rollout, rotation] = &tests[..] else {
+        bail!("there are other tests of the cluster than this step runs");
+    };
     let cluster = Cluster::for_tests(&workspace.root, workspace.cache());
     // What a run that was cut off has left.
     cluster.down()?;
@@ -147,20 +155,22 @@ fn kubernetes(workspace: &Workspace) -> anyhow::Result<()> {
     let test = |program: &Path, threads: &str| check(cluster.command(&program.to_string_lossy())?.arg(threads));
     let tested = cluster.load(workspace).and_then(|()| {
         // Each waits for Kubernetes most of its time.
-        test(&all, "--test-threads=4")?;
-        test(&rollout, "--test-threads=3")?;
-        test(&golden, "--test-threads=1")?;
+        test(all, "--test-threads=4")?;
+        test(rollout, "--test-threads=3")?;
+        test(golden, "--test-threads=1")?;
         // These take from all what all need.
-        test(&outage, "--test-threads=1")?;
+        test(outage, "--test-threads=1")?;
         conformance::run(&cluster, &workspace.root, &workspace.cache().join("kubernetes"))?;
         if Cluster::is_anothers() {
             println!("what Weft does to a node, and which rights it needs, is not looked at: a cluster of somebody else shows neither");
         } else {
-            test(&cni, "--test-threads=1")?;
-            test(&rights, "--test-threads=1")?;
+            test(cni, "--test-threads=1")?;
+            test(rights, "--test-threads=1")?;
         }
         // It installs anew.
-        test(&rotation, "--test-threads=1")
+        test(rotation, "--test-threads=1")?;
+        // It takes Weft away, and its rights before its last pods: nothing that looks at these comes after it.
+        test(install, "--test-threads=1")
     });
     if tested.is_err() {
         cluster.tell_logs();

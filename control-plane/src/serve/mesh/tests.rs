@@ -14,7 +14,9 @@ use tonic::{Code, Status, Streaming};
 use weft_index::{IndexConfig, Object};
 use weft_model::WorkloadName;
 use weft_model::resources::{Resource, ResourceKey, Update};
+use weft_model::version::Skew;
 use weft_proto::convert::{Hello, Request};
+use weft_proto::proxy::v1 as wire;
 use weft_proto::proxy::v1::mesh_client::MeshClient;
 use weft_proto::proxy::v1::{WatchRequest, WatchResponse};
 use weft_runtime::clock::WallClock;
@@ -62,6 +64,7 @@ impl AsyncWrite for Pipe {
 
 struct World {
     hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
     tasks: Tasks,
     connections: mpsc::Sender<Result<Pipe, std::io::Error>>,
     signal: DrainSignal,
@@ -70,18 +73,25 @@ struct World {
 impl World {
     fn new(stream_age: Duration) -> Self {
         let config = HubConfig::new(IndexConfig::default(), Duration::from_secs(60));
-        let hub = Arc::new(Hub::new(config, Metrics::new()));
+        let metrics = Metrics::new();
+        let hub = Arc::new(Hub::new(config, Arc::clone(&metrics)));
         let (connections, incoming) = mpsc::channel(4);
         let (signal, drain) = Drain::new();
         let tasks = Tasks::new();
-        let service =
-            MeshService { hub: Arc::clone(&hub), tasks: tasks.clone(), drain, stream_age, clock: WallClock::system() };
+        let service = MeshService {
+            hub: Arc::clone(&hub),
+            tasks: tasks.clone(),
+            drain,
+            stream_age,
+            clock: WallClock::system(),
+            metrics: Arc::clone(&metrics),
+        };
         tasks.spawn("server", async move {
             let incoming = ReceiverStream::new(incoming);
             Server::builder().add_service(service.into_server()).serve_with_incoming(incoming).await.unwrap();
         });
         hub.publish_anchors(vec![vec![1]]);
-        let world = Self { hub, tasks, connections, signal };
+        let world = Self { hub, metrics, tasks, connections, signal };
         world.workload("web-1", "10.0.0.1");
         world
     }
@@ -229,9 +239,51 @@ async fn who_proves_nothing_or_another_identity_is_refused() {
 async fn garbage_ends_the_stream_with_a_reason() {
     let world = World::new(LONG);
     let mut stream = world.watch(Some("web"), hello("web-1")).await.unwrap();
-    stream.requests.send(WatchRequest { kind: None }).await.unwrap();
+    let key = wire::ResourceKey { kind: Some(wire::resource_key::Kind::Destination("nowhere".to_owned())) };
+    stream.requests.send(WatchRequest { kind: Some(wire::watch_request::Kind::Subscribe(key)) }).await.unwrap();
     let status = stream.responses.message().await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn what_a_newer_proxy_says_is_passed_over_and_costs_no_stream() {
+    let world = World::new(LONG);
+    let mut stream = world.watch(Some("web"), hello("web-1")).await.unwrap();
+    let of_newer = wire::ResourceKey { kind: None };
+    let subscribe = wire::watch_request::Kind::Subscribe(of_newer);
+    for kind in [None, Some(subscribe)] {
+        stream.requests.send(WatchRequest { kind }).await.unwrap();
+    }
+    stream.say(Request::Subscribe(ResourceKey::Inbound)).await;
+    assert_eq!(stream.hear().await.key, ResourceKey::Inbound);
+    assert_eq!(world.metrics.not_understood.get(), 2);
+}
+
+#[tokio::test]
+async fn a_proxy_of_any_version_is_served_and_counted() {
+    let world = World::new(LONG);
+    let of = |version: &str| {
+        let Request::Hello(hello) = hello("web-1") else { unreachable!() };
+        Request::Hello(Hello { version: version.to_owned(), ..hello })
+    };
+    for (version, skew) in [
+        ("0.1.7", Some(Skew::Same)),
+        ("0.2.0", Some(Skew::Next)),
+        ("0.4.0", Some(Skew::Far)),
+        ("1.1.0", Some(Skew::Far)),
+        ("built yesterday", None),
+    ] {
+        let mut stream = world.watch(Some("web"), of(version)).await.unwrap();
+        stream.say(Request::Subscribe(ResourceKey::Inbound)).await;
+        stream.hear().await;
+        assert_eq!(world.metrics.proxies_by_skew(skew).get(), 1, "{version}");
+        let mut news = world.hub.news();
+        drop(stream);
+        while !world.hub.report().connected.is_empty() {
+            news.changed().await.unwrap();
+        }
+        assert_eq!(world.metrics.proxies_by_skew(skew).get(), 0, "{version}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

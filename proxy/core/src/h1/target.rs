@@ -86,7 +86,12 @@ fn absolute(target: Bytes) -> Result<(TargetForm, Uri), HeadError> {
 
 /// Checks `Host`: empty (the target has no authority, RFC 9110 §7.2), or a host with an optional port.
 pub(crate) fn is_host(value: &[u8]) -> bool {
-    value.is_empty() || split_host(value).is_some_and(|(host, _)| !host.is_empty())
+    value.is_empty() || names_host(value)
+}
+
+/// Whether the value of `Host` names one, with an optional port. HTTP/2 allows nothing else there (RFC 9113 §8.3.1).
+pub fn names_host(value: &[u8]) -> bool {
+    split_host(value).is_some_and(|(host, _)| !host.is_empty())
 }
 
 /// Checks that `Host` says what the target says. The scheme's own port may be left out on either side; for CONNECT, a

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request, response};
-use weft_proxy_core::h1::{AnswerTo, RequestHead, ResponseHead};
+use weft_proxy_core::h1::{AnswerTo, RequestHead, ResponseHead, names_host};
 use weft_proxy_core::route::http::RequestView;
 
 use crate::connect::h2::HEADER_LIST_BYTES_MAX;
@@ -134,6 +134,8 @@ impl Request {
             (Some(authority), Some(host), None) if !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => {
                 Err(Reason::BadRequest)
             }
+            // An authority was parsed as one; a field alone may hold anything.
+            (None, Some(host), None) if !names_host(host.as_bytes()) => Err(Reason::BadRequest),
             (_, _, None) => Ok(()),
         }
     }
@@ -195,5 +197,39 @@ impl Response {
     /// Whether the connection is a tunnel after it.
     pub(crate) fn is_tunnel(&self) -> bool {
         matches!(self, Self::Http1(head) if head.is_tunnel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_asked_over_http2_is_named_once_and_is_a_host() {
+        for (uri, hosts, is_good) in [
+            ("http://shop/", &[][..], true),
+            ("http://shop:80/", &["shop:80"], true),
+            ("http://shop/", &["SHOP"], true),
+            ("http://shop/", &["other"], false),
+            ("http://me@shop/", &[], false),
+            ("/", &["shop"], true),
+            ("/", &["shop:8080"], true),
+            ("/", &["[fd00::1]:80"], true),
+            ("/", &[], false),
+            ("/", &[""], false),
+            ("/", &["shop", "shop"], false),
+            ("/", &["me@shop"], false),
+            ("/", &["shop/admin"], false),
+            ("/", &["shop other"], false),
+            ("/", &["shop:http"], false),
+            ("/", &["[fd00::1"], false),
+        ] {
+            let mut head = http::Request::builder().version(http::Version::HTTP_2).uri(uri);
+            for host in hosts {
+                head = head.header(header::HOST, *host);
+            }
+            let request = Request::Http2(Box::new(head.body(()).unwrap().into_parts().0));
+            assert_eq!(request.check().is_ok(), is_good, "{uri} {hosts:?}");
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Golden metrics: what `deploy/prometheus` scrapes, alerts on and `deploy/grafana` shows, of the shop that runs in the cluster, and by
 //! which the shop is scaled.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "what a helper finds wrong fails its test")]
+
 mod dashboards;
 mod gitops;
 mod prometheus;

@@ -1,5 +1,7 @@
 //! What happens while a part of Weft is away. These tests take it away from everybody, and so run alone, one after the other.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "what a helper finds wrong fails its test")]
+
 use weft_tests_kubernetes::{Namespace, eventually, get, kubectl};
 
 const SYSTEM: [&str; 2] = ["--namespace", "weft-system"];

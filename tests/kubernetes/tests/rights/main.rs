@@ -1,6 +1,8 @@
 //! Whether what `deploy/base` grants is what Weft needs, no less and no more. Runs after all other tests, on what the API server wrote
 //! down of them: a right that none of them used could be taken away and nothing would fail; a request that was refused lacks one.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "what a helper finds wrong fails its test")]
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;

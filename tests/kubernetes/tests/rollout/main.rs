@@ -1,6 +1,8 @@
 //! Rollouts and scaling of servers and of clients under load: not one request fails, and nobody has a preStop hook. Apart from the other
 //! tests, which start pods as fast as the node can: where everybody waits for a core, a grace period ends before a drain does.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "what a helper finds wrong fails its test")]
+
 use std::thread;
 
 use weft_tests_kubernetes::{Namespace, eventually, kubectl};

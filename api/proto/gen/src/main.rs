@@ -70,7 +70,8 @@ fn understood(wire: &Wire, root: &Path) -> anyhow::Result<()> {
     let now = compiled(&root.join(wire.protos), wire.files)?;
     let mut broken = String::new();
     for (version, folder) in releases(root)? {
-        let released = compiled(&folder, wire.files).with_context(|| format!("the wire of {version}"))?;
+        let files = protos(&folder, Path::new(""))?;
+        let released = compiled(&folder, &files).with_context(|| format!("the wire of {version}"))?;
         for one in compat::breaks(&released, &now) {
             broken.extend(["\n- as released in ", &version, ": ", &one.to_string()]);
         }
@@ -89,6 +90,22 @@ fn releases(root: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>> {
     }
     // What is compared with nothing holds.
     ensure!(!found.is_empty(), "{} is empty: no release is compared with", folder.display());
+    Ok(found)
+}
+
+/// The `.proto` files at and below a place of a folder, relative to the folder: a release has those that there were then.
+fn protos(folder: &Path, at: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder.join(at)).with_context(|| format!("reading {}", folder.join(at).display()))? {
+        let entry = entry?;
+        let name = at.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            found.extend(protos(folder, &name)?);
+        } else if name.extension().is_some_and(|extension| extension == "proto") {
+            found.push(name);
+        }
+    }
+    found.sort();
     Ok(found)
 }
 
@@ -112,7 +129,7 @@ fn release(wire: &Wire, root: &Path, version: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn compiled(folder: &Path, files: &[&str]) -> anyhow::Result<FileDescriptorSet> {
+fn compiled(folder: &Path, files: &[impl AsRef<Path>]) -> anyhow::Result<FileDescriptorSet> {
     let mut compiler = protox::Compiler::new([folder]).with_context(|| format!("opening {}", folder.display()))?;
     compiler.include_source_info(true).include_imports(true);
     compiler.open_files(files).with_context(|| format!("compiling the .proto files of {}", folder.display()))?;
@@ -195,6 +212,9 @@ mod tests {
         assert!(error.contains("raise the version first"), "{error}");
         release(&wire, checkout.path(), "0.3.0").unwrap();
         write("now/a.proto", text);
+        // A file that came later is no part of a release before it.
+        write("now/b.proto", "syntax = \"proto3\"; package b; message B { uint32 b = 1; }");
+        let wire = Wire { files: &["a.proto", "b.proto"], ..wire };
         let error = understood(&wire, checkout.path()).unwrap_err().to_string();
         assert!(error.contains("as released in 0.3.0: a.proto: a.A.c (number 2) is gone"), "{error}");
     }

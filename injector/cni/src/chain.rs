@@ -177,7 +177,7 @@ mod tests {
         let with = joined(lone.as_bytes(), Shape::Single).unwrap().unwrap();
         let expected = json!({
             "cniVersion": "0.3.1", "name": "pods",
-            "plugins": [{"type": "bridge", "isGateway": true}, super::entry()],
+            "plugins": [{"type": "bridge", "isGateway": true}, entry()],
         });
         assert_eq!(json(&with), expected);
     }
@@ -187,11 +187,11 @@ mod tests {
         let older = r#"{"cniVersion": "1.0.0", "name": "pods",
             "plugins": [{"type": "bridge"}, {"type": "weft-cni", "old": 1}, {"type": "portmap"}]}"#;
         let with = json(&joined(older.as_bytes(), Shape::List).unwrap().unwrap());
-        assert_eq!(with["plugins"], json!([{"type": "bridge"}, super::entry(), {"type": "portmap"}]));
+        assert_eq!(with["plugins"], json!([{"type": "bridge"}, entry(), {"type": "portmap"}]));
         let twice = r#"{"cniVersion": "1.0.0", "name": "pods",
             "plugins": [{"type": "weft-cni"}, {"type": "bridge"}, {"type": "weft-cni"}]}"#;
         let with = json(&joined(twice.as_bytes(), Shape::List).unwrap().unwrap());
-        assert_eq!(with["plugins"], json!([{"type": "bridge"}, super::entry()]));
+        assert_eq!(with["plugins"], json!([{"type": "bridge"}, entry()]));
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Repair {
                 },
                 () = sleep_until(next) => {
                     if let Some(pod) = waiting.due(Instant::now()) {
-                        let outcome = self.look_at(&pod, &teller).await;
+                        let outcome = Box::pin(self.look_at(&pod, &teller)).await;
                         waiting.settle(&pod, &outcome, Instant::now());
                     }
                 }
@@ -116,7 +116,7 @@ impl Repair {
                 teller.tell(pod, Deed::Set, "").await;
                 Outcome::Done
             }
-            Ok(Mended::NoNetwork) => self.evict(pod, teller).await,
+            Ok(Mended::NoNetwork) => Box::pin(self.evict(pod, teller)).await,
             Err(error) => {
                 teller.tell(pod, Deed::Failed, &told(&error)).await;
                 Outcome::Again(RETRY)

@@ -60,6 +60,7 @@ impl Running {
             hub: Arc::clone(&hub),
             tasks: tasks.clone(),
             drain: drain.clone(),
+            metrics: Arc::clone(&metrics),
             stream_age: DEFAULT_STREAM_AGE,
             clock: WallClock::system(),
         };

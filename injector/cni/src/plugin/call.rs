@@ -64,10 +64,7 @@ impl Call {
         let configuration: Value = serde_json::from_slice(input)
             .map_err(|error| Problem::new(UNDECODABLE, "the network configuration is not JSON", error.to_string()))?;
         let bad = |what: &str| Problem::new(BAD_CONFIGURATION, "the network configuration makes no sense", what);
-        let mut configuration = match configuration {
-            Value::Object(map) => map,
-            _ => return Err(bad("it is no object")),
-        };
+        let Value::Object(mut configuration) = configuration else { return Err(bad("it is no object")) };
         let version = match configuration.get("cniVersion") {
             Some(Value::String(version)) => version.clone(),
             Some(_) => return Err(bad("cniVersion is no text")),

@@ -1,7 +1,7 @@
 //! The CNI plugin on a real node: what it does to the node's configuration, and what pods have of it. Changes what all of the cluster's
 //! pods go through, so nothing else runs beside it, and these tests run one after the other.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "what a helper finds wrong fails its test")]
 
 use std::fs;
 use std::path::PathBuf;

@@ -91,6 +91,16 @@ fn replicas() -> anyhow::Result<[String; 2]> {
     Ok([holder, (*other).to_owned()])
 }
 
+/// Waits until a replica hears the one other.
+fn hears_the_other(admin: &Admin) -> anyhow::Result<()> {
+    eventually("each replica hears the other", || {
+        let status = admin.get("/status")?;
+        ensure!(status["replicas"].as_array().is_some_and(|all| all.len() == 1), "{}", status["replicas"]);
+        ensure!(status["replicas"][0]["heard"] == true, "{}", status["replicas"]);
+        Ok(())
+    })
+}
+
 /// How many proxies of a namespace a replica serves.
 fn served(admin: &Admin, namespace: &str) -> anyhow::Result<usize> {
     let status = admin.get("/status")?;
@@ -125,15 +135,7 @@ fn the_issuer_and_the_anchor_are_replaced_under_load() {
     namespace.serve("server").unwrap();
     let replicas = replicas().unwrap();
     let admins = [Admin::of(&replicas[0]).unwrap(), Admin::of(&replicas[1]).unwrap()];
-    for admin in &admins {
-        eventually("each replica hears the other", || {
-            let status = admin.get("/status")?;
-            ensure!(status["replicas"].as_array().is_some_and(|all| all.len() == 1), "{}", status["replicas"]);
-            ensure!(status["replicas"][0]["heard"] == true, "{}", status["replicas"]);
-            Ok(())
-        })
-        .unwrap();
-    }
+    admins.iter().for_each(|admin| hears_the_other(admin).unwrap());
     let clients = clients(&namespace, &admins).unwrap();
 
     // What they run is counted over both replicas.

@@ -58,7 +58,7 @@ pub fn prove(options: &Options) -> Result<Proof, InitError> {
 /// interfaces are not all up yet.
 ///
 /// # Errors
-/// As for [`prove`].
+/// As for [`prove()`].
 pub fn compare(options: &Options) -> Result<(), InitError> {
     let (family, held) = read()?;
     prove::compare(options, family, held.as_ref())
@@ -68,7 +68,7 @@ pub fn compare(options: &Options) -> Result<(), InitError> {
 /// without. As the table is put in force as a whole, a connection that is caught speaks for all of it.
 ///
 /// # Errors
-/// As for [`prove`].
+/// As for [`prove()`].
 pub fn prove_capture(options: &Options) -> Result<Proof, InitError> {
     prove::capture(options, if kernel_has_ipv6() { Family::Inet } else { Family::Ipv4 })
 }

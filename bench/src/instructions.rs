@@ -94,11 +94,14 @@ fn total_of(dump: &Path) -> anyhow::Result<u64> {
 fn below_callgrind(programs: &Programs, directory: &Path) -> anyhow::Result<Programs> {
     let wrap = |name: &str, program: &Path| -> anyhow::Result<PathBuf> {
         let script = directory.join(name);
+        // Where it was built only its owner may go.
+        let copy = directory.join(format!("{name}.program"));
+        fs::copy(program, &copy).with_context(|| format!("copying {}", program.display()))?;
         let out = directory.join("callgrind.%p");
         let text = format!(
             "#!/bin/sh\nexec valgrind --quiet --tool=callgrind --callgrind-out-file='{}' '{}' \"$@\"\n",
             out.display(),
-            program.display()
+            copy.display()
         );
         fs::write(&script, text).with_context(|| format!("writing {}", script.display()))?;
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;

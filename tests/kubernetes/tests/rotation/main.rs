@@ -65,7 +65,7 @@ fn install_anew() -> anyhow::Result<()> {
     let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/base");
     let manifests = kubectl(&["kustomize", base])?;
     ensure!(manifests.contains("value: 24h"), "the life of a leaf is not where this test looks for it");
-    kubectl(&["delete", "namespace", "weft-system", "--ignore-not-found", "--timeout", "90s"])?;
+    kubectl(&["delete", "namespace", "weft-system", "--ignore-not-found", "--timeout", "240s"])?;
     let mut applying = Command::new("kubectl");
     applying.args(["apply", "--filename", "-"]).stdin(Stdio::piped()).stdout(Stdio::null());
     let mut applying = applying.spawn()?;

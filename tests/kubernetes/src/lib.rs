@@ -134,8 +134,16 @@ pub fn installed() -> anyhow::Result<()> {
 /// # Errors
 /// The check fails, or it does not come up.
 pub fn install() -> anyhow::Result<()> {
+    install_with(&[])
+}
+
+/// The same, with arguments for `weft install`.
+///
+/// # Errors
+/// As [`install`].
+pub fn install_with(args: &[&str]) -> anyhow::Result<()> {
     weft(&["check", "--pre"], None)?.done().context("weft check --pre")?;
-    let objects = weft(&["install"], None)?.done().context("weft install")?;
+    let objects = weft(&[&["install"], args].concat(), None)?.done().context("weft install")?;
     kubectl_reading(&["apply", "--filename", "-"], &objects)?;
     for deployment in ["weft-control-plane", "weft-injector"] {
         let name = format!("deployment/{deployment}");

@@ -21,7 +21,7 @@ use weft_cli::world::{Family, Host, PROXY_USER, Process, Stopwatch, World};
 
 use crate::kernel::{self, Core};
 use crate::programs::Programs;
-use crate::server::{self, GRPC_PORT, HTTP1_PORT, HTTP2_PORT, Servers};
+use crate::server::{self, Servers};
 
 /// The number of the Service that is asked; every contestant is asked at the same address.
 const SERVICE: u8 = 10;
@@ -67,15 +67,6 @@ impl Contestant {
     /// Whether there are proxies, whose time and memory can be measured.
     pub(crate) fn has_proxies(self) -> bool {
         self != Self::Direct
-    }
-
-    /// Whether a port of the servers can be asked by way of it: a bare forwarder knows one protocol.
-    pub(crate) fn speaks(self, port: u16) -> bool {
-        match self {
-            Self::ForwarderHttp1 | Self::ForwarderShared => port == HTTP1_PORT,
-            Self::ForwarderHttp2 => port == HTTP2_PORT || port == GRPC_PORT,
-            Self::Direct | Self::Envoy | Self::Weft => true,
-        }
     }
 
     /// Whether it is one of the limits and not a whole proxy.

@@ -9,13 +9,10 @@ use crate::fleet::Measured;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Figure {
     Http1Cpu,
-    Http1Instructions,
     Http1Rate,
     Http2Cpu,
-    Http2Instructions,
     Http2Rate,
     GrpcCpu,
-    GrpcInstructions,
     GrpcRate,
     LatencyP50,
     LatencyP99,
@@ -40,15 +37,12 @@ pub(crate) enum Figure {
 
 impl Figure {
     /// All of them, in the order they are told.
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::Http1Cpu,
-        Self::Http1Instructions,
         Self::Http1Rate,
         Self::Http2Cpu,
-        Self::Http2Instructions,
         Self::Http2Rate,
         Self::GrpcCpu,
-        Self::GrpcInstructions,
         Self::GrpcRate,
         Self::LatencyP50,
         Self::LatencyP99,
@@ -75,13 +69,10 @@ impl Figure {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Http1Cpu => "HTTP/1.1, CPU per request",
-            Self::Http1Instructions => "HTTP/1.1, instructions per request",
             Self::Http1Rate => "HTTP/1.1, requests",
             Self::Http2Cpu => "HTTP/2, CPU per request",
-            Self::Http2Instructions => "HTTP/2, instructions per request",
             Self::Http2Rate => "HTTP/2, requests",
             Self::GrpcCpu => "gRPC unary, CPU per request",
-            Self::GrpcInstructions => "gRPC unary, instructions per request",
             Self::GrpcRate => "gRPC unary, requests",
             Self::LatencyP50 => "latency at 1,000/s, p50",
             Self::LatencyP99 => "latency at 1,000/s, p99",
@@ -111,7 +102,6 @@ impl Figure {
             Self::Http1Cpu | Self::Http2Cpu | Self::GrpcCpu | Self::ConnectionCpu => "µs",
             Self::LatencyP50 | Self::LatencyP99 | Self::LatencyP999 => "µs",
             Self::Http1Rate | Self::Http2Rate | Self::GrpcRate | Self::ConnectionRate => "1/s",
-            Self::Http1Instructions | Self::Http2Instructions | Self::GrpcInstructions => "",
             Self::BulkCpu => "s",
             Self::BulkRate => "Gbit/s",
             Self::CallsOutbound

@@ -10,7 +10,6 @@ mod claim;
 mod contestant;
 mod figure;
 mod fleet;
-mod instructions;
 mod kernel;
 mod load;
 mod overload;
@@ -102,7 +101,6 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     let plan = Plan::new(args.repetitions, args.seconds, args.smoke, &args.only);
     let mut figures = Figures::default();
     pairs(privilege, &plan, &args.of, &programs, &mut figures)?;
-    plan.run_instructions(privilege, &args.of, &programs, &mut figures)?;
     plan.run_overload(privilege, &programs, &mut figures)?;
     plan.run_fleets(privilege, &programs, &mut figures)?;
     drop(interrupted);

@@ -9,7 +9,6 @@ use weft_tests::memory::memory;
 use crate::contestant::{Contestant, Stage};
 use crate::figure::{Figure, Figures};
 use crate::fleet::{self, Size};
-use crate::instructions;
 use crate::kernel;
 use crate::load::{bytes, float, latency, requests};
 use crate::overload;
@@ -27,8 +26,6 @@ const FLEETS: &[Size] = &[
     Size { proxies: 1000, services: 1000 },
     Size { proxies: 5000, services: 5000 },
 ];
-/// Requests whose instructions are counted, of each protocol.
-const INSTRUCTIONS: u64 = 4_000;
 /// Changes that are timed with each.
 const CHANGES: usize = 50;
 /// What a proxy does after load is over by then, and its allocator has given back what is free.
@@ -53,8 +50,6 @@ pub(crate) enum Round {
     Connections,
     /// System calls per HTTP/1.1 request.
     Calls,
-    /// Instructions per request, with each protocol.
-    Instructions,
     /// Memory with idle connections.
     Idle,
     /// What a million connections leave behind.
@@ -67,7 +62,7 @@ pub(crate) enum Round {
 
 impl Round {
     /// All of them; what loads leave behind does not touch what is measured at rest.
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 12] = [
         Self::Rest,
         Self::Http1,
         Self::Http2,
@@ -76,7 +71,6 @@ impl Round {
         Self::Bulk,
         Self::Connections,
         Self::Calls,
-        Self::Instructions,
         Self::Idle,
         Self::Leaks,
         Self::Overload,
@@ -87,7 +81,7 @@ impl Round {
     fn concerns(self, contestant: Contestant) -> bool {
         use Contestant::{Direct, Envoy, ForwarderHttp1, ForwarderHttp2, ForwarderShared, Weft};
         match (self, contestant) {
-            (Self::Fleet | Self::Instructions | Self::Overload, _) => false,
+            (Self::Fleet | Self::Overload, _) => false,
             (Self::Leaks, contestant) => contestant == Weft,
             (_, Envoy | Weft) => true,
             (Self::Rest | Self::Idle, _) => false,
@@ -114,7 +108,6 @@ impl Round {
             Self::Bulk => "bulk TCP",
             Self::Connections => "new connections",
             Self::Calls => "system calls",
-            Self::Instructions => "instructions",
             Self::Idle => "idle connections",
             Self::Leaks => "a million connections",
             Self::Overload => "overload",
@@ -185,28 +178,6 @@ impl Plan {
     /// Whether pairs of proxies are to be measured.
     pub(crate) fn has_pairs(&self) -> bool {
         self.rounds.iter().any(|round| Contestant::ALL.iter().any(|contestant| round.concerns(*contestant)))
-    }
-
-    /// Counts instructions, of each pair in a world of its own.
-    pub(crate) fn run_instructions(
-        &self,
-        privilege: Privilege,
-        of: &[Contestant],
-        programs: &Programs,
-        figures: &mut Figures,
-    ) -> anyhow::Result<()> {
-        if !self.rounds.contains(&Round::Instructions) {
-            return Ok(());
-        }
-        let requests = if self.smoke { INSTRUCTIONS / 10 } else { INSTRUCTIONS };
-        let wanted = |it: &Contestant| it.has_proxies() && (of.is_empty() || of.contains(it));
-        for contestant in Contestant::ALL.into_iter().filter(wanted) {
-            eprintln!("{}: {}", Round::Instructions.title(), contestant.title());
-            let measure = |world: &World| instructions::measure(world, programs, contestant, requests);
-            let counted = alone(privilege, Round::Instructions, contestant.title(), figures, measure)?;
-            counted.into_iter().flatten().for_each(|(figure, count)| figures.add(figure, contestant, count));
-        }
-        Ok(())
     }
 
     /// Measures what becomes of too many requests.
@@ -318,7 +289,7 @@ impl Plan {
                 add(Figure::LeakFiles, files);
             }
             // Each has worlds of its own.
-            Round::Fleet | Round::Instructions | Round::Overload => {}
+            Round::Fleet | Round::Overload => {}
             Round::Idle => {
                 for (port, figure) in [(HTTP1_PORT, Figure::RssIdleHttp), (BYTES_PORT, Figure::RssIdleTcp)] {
                     // From the beginning, so that neither load nor the other kind has left anything behind.
@@ -379,8 +350,7 @@ mod tests {
 
     #[test]
     fn weft_and_its_peer_are_in_every_round() {
-        let alone =
-            |round: &Round| matches!(round, Round::Fleet | Round::Instructions | Round::Leaks | Round::Overload);
+        let alone = |round: &Round| matches!(round, Round::Fleet | Round::Leaks | Round::Overload);
         for round in Round::ALL.into_iter().filter(|round| !alone(round)) {
             assert!(round.concerns(Contestant::Weft) && round.concerns(Contestant::Envoy), "{round:?}");
         }

@@ -39,7 +39,6 @@ pub(crate) const TESTS: &[Package] = &[
     Package { name: "python3-websockets", program: WEBSOCKETS, why: "a WebSocket client and server that are not ours" },
     Package { name: "redis-server", program: "redis-server", why: "opaque TCP, the client speaks first" },
     Package { name: "strace", program: "strace", why: "counts system calls" },
-    Package { name: "valgrind", program: "callgrind_control", why: "counts instructions" },
 ];
 
 /// What the test cluster is made of, beside what is built.

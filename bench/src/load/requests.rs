@@ -16,9 +16,6 @@ const HTTP1_CONNECTIONS: &str = "64";
 const HTTP2_CONNECTIONS: &str = "8";
 const HTTP2_STREAMS: &str = "8";
 
-/// A proxy that is counted through is fifty times slower.
-const SLOWEST: Duration = Duration::from_secs(120);
-
 /// A load that runs.
 #[derive(Debug)]
 pub(crate) struct Load(Process);
@@ -26,12 +23,6 @@ pub(crate) struct Load(Process);
 impl Load {
     /// Starts what a port of the server serves; it ends by itself.
     pub(crate) fn start(stage: &Stage<'_>, port: u16, length: Duration) -> anyhow::Result<Self> {
-        // Whole seconds are what it takes.
-        let seconds = (length + 2 * RUN_IN).as_secs_f64().ceil();
-        Self::launch(stage, port, ["-D", &seconds.to_string()])
-    }
-
-    fn launch(stage: &Stage<'_>, port: u16, until: [&str; 2]) -> anyhow::Result<Self> {
         let launch = stage.client().launch("h2load", "h2load");
         let launch = match port {
             HTTP1_PORT => launch.args(["--h1", "-c", HTTP1_CONNECTIONS]),
@@ -45,8 +36,10 @@ impl Load {
         } else {
             launch
         };
+        // Whole seconds are what it takes.
+        let seconds = (length + 2 * RUN_IN).as_secs_f64().ceil();
         let url = format!("http://{}/{path}", stage.socket(port));
-        Ok(Self(launch.args(["-t", "1"]).args(until).arg(&url).start()?))
+        Ok(Self(launch.args(["-t", "1", "-D", &seconds.to_string(), &url]).start()?))
     }
 
     /// Waits for its end; an error if any request failed.
@@ -66,11 +59,6 @@ pub(crate) fn saturate(stage: &Stage<'_>, port: u16, length: Duration) -> anyhow
     let window = Window::measure(stage, counter(port)?, length);
     load.finish(length)?;
     window
-}
-
-/// Asks so often, by the same connections, and waits for the last answer.
-pub(crate) fn exactly(stage: &Stage<'_>, port: u16, count: u64) -> anyhow::Result<()> {
-    Load::launch(stage, port, ["-n", &count.to_string()])?.finish(SLOWEST)
 }
 
 /// How many system calls a proxy makes for a request while it is saturated.

@@ -6,7 +6,6 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -14,7 +13,7 @@ use anyhow::{Context as _, bail};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::{Gid, Uid, execve, fexecve, getegid, geteuid, getppid, setgid, setgroups, setuid};
+use nix::unistd::{Gid, Uid, fexecve, getegid, geteuid, getppid, setgid, setgroups, setuid};
 
 use super::PROXY_USER;
 
@@ -147,19 +146,7 @@ fn become_other(mut args: impl Iterator<Item = OsString>) -> anyhow::Result<Infa
         c_string(&name)
     });
     let environment = environment.collect::<anyhow::Result<Vec<_>>>()?;
-    if is_script(&file)? {
-        // Its interpreter opens it again, and ours is closed by then.
-        let path = argv.first().context("a program without a name")?;
-        return execve(path, &argv, &environment).context("starting the script");
-    }
     fexecve(&file, &argv, &environment).context("starting the program")
-}
-
-/// Whether another program reads it.
-fn is_script(file: &File) -> anyhow::Result<bool> {
-    let mut first = [0; 2];
-    let read = file.read_at(&mut first, 0).context("reading the program")?;
-    Ok(first.get(..read) == Some(b"#!"))
 }
 
 /// Where a program lies: its path, or a file of that name on the PATH.

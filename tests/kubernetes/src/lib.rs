@@ -293,6 +293,22 @@ spec:
         })
     }
 
+    /// Kills the proxy of a pod that [`Namespace::serve`] made, and waits until it runs again. The pod's processes are one namespace,
+    /// so that the application may end its proxy.
+    ///
+    /// # Errors
+    /// It does not come back, or had begun anew before.
+    pub fn restart_proxy(&self, pod: &str) -> anyhow::Result<()> {
+        self.exec(pod, &["sh", "-c", "kill -9 $(pidof weft-proxy)"])?;
+        eventually("the proxy runs again", || {
+            let pod = get(&self.name, "pod", pod)?;
+            let all = pod["status"]["initContainerStatuses"].as_array().cloned().unwrap_or_default();
+            let proxy = all.iter().find(|it| it["name"] == "weft-proxy").cloned().unwrap_or_default();
+            ensure!(proxy["restartCount"] == 1 && proxy["ready"] == true, "{proxy}");
+            Ok(())
+        })
+    }
+
     /// Runs a command in a pod's application container.
     ///
     /// # Errors

@@ -80,16 +80,7 @@ fn without_the_control_plane_traffic_goes_on_and_a_restarted_proxy_too() {
     assert!(said.contains("0 failed, 0 errored, 0 timeout") && said.contains(" 0 4xx, 0 5xx"), "{said}");
     answers().unwrap();
 
-    // The processes of the pod are one namespace, so that the application may end its proxy.
-    namespace.exec("server", &["sh", "-c", "kill -9 $(pidof weft-proxy)"]).unwrap();
-    eventually("the proxy runs again", || {
-        let pod = get(namespace.name(), "pod", "server")?;
-        let all = pod["status"]["initContainerStatuses"].as_array().cloned().unwrap_or_default();
-        let proxy = all.iter().find(|it| it["name"] == "weft-proxy").cloned().unwrap_or_default();
-        anyhow::ensure!(proxy["restartCount"] == 1 && proxy["ready"] == true, "{proxy}");
-        Ok(())
-    })
-    .unwrap();
+    namespace.restart_proxy("server").unwrap();
     eventually("an answer of the restarted proxy", answers).unwrap();
 
     let late = "\

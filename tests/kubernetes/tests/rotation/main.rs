@@ -166,15 +166,7 @@ spec: {targetRefs: [{kind: Service, name: server}], connectTimeout: 3s}
     });
 
     // A pod from before: its container starts with the bundle of now, and finds the control plane and its peers.
-    namespace.exec("server", &["sh", "-c", "kill -9 $(pidof weft-proxy)"]).unwrap();
-    eventually("the proxy runs again", || {
-        let pod = get(namespace.name(), "pod", "server")?;
-        let all = pod["status"]["initContainerStatuses"].as_array().cloned().unwrap_or_default();
-        let proxy = all.iter().find(|it| it["name"] == "weft-proxy").cloned().unwrap_or_default();
-        ensure!(proxy["restartCount"] == 1 && proxy["ready"] == true, "{proxy}");
-        Ok(())
-    })
-    .unwrap();
+    namespace.restart_proxy("server").unwrap();
     eventually("its proxy has a stream again", || {
         let metrics = namespace.metrics("server")?;
         ensure!(metrics.lines().any(|line| line.trim() == "weft_discovery_connected 1"), "no stream");

@@ -22,7 +22,7 @@ use weft_runtime::telemetry::LogLevel;
 use weft_tls::MeshTls;
 
 pub use self::authority::KeepError;
-use self::authority::{Keeper, own_identity};
+use self::authority::Keeper;
 use self::source::{Cluster, Following};
 use crate::ca::{Authority, CaError, Settings};
 use crate::config::{Config, Source};
@@ -211,7 +211,7 @@ fn this_replica(config: &Config, hub: &Arc<Hub>, tls: &MeshTls, tasks: &Tasks, d
 fn served(replica: &Replica) -> Result<ReplicaService, KeepError> {
     Ok(ReplicaService {
         name: Arc::clone(&replica.name),
-        identity: own_identity(replica.tls.trust_domain())?,
+        identity: replica.tls.control_plane_id().map_err(KeepError::Identity)?,
         hub: Arc::clone(&replica.hub),
         tasks: replica.tasks.clone(),
         drain: replica.drain.clone(),

@@ -238,10 +238,8 @@ mod tests {
     fn more_than_one_answer_holds_are_cut_and_told_as_a_whole() {
         let wide = |host: usize| {
             let ip = u32::from(std::net::Ipv4Addr::new(10, 0, 0, 0)) + u32::try_from(host).unwrap();
-            {
-                let addr = EndpointAddr((std::net::Ipv4Addr::from(ip), 80).into());
-                Meant { spec: EndpointSpec { addr, ..endpoint(0, 1).spec }, hints: None }
-            }
+            let addr = EndpointAddr((std::net::Ipv4Addr::from(ip), 80).into());
+            Meant { spec: EndpointSpec { addr, ..endpoint(0, 1).spec }, hints: None }
         };
         let mut set = EndpointSet::new(1);
         set.replace(&source("a"), (1..=ENDPOINTS_MAX).map(wide).collect(), 1);

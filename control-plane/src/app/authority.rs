@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
-use weft_model::identity::IdentityError;
-use weft_model::{SpiffeId, TrustDomain};
+use weft_model::SpiffeId;
 use weft_runtime::clock::WallClock;
 use weft_runtime::drain::Drain;
-use weft_tls::{Credentials, MeshTls, TrustBundle};
+use weft_tls::{Credentials, MeshTls, TlsError, TrustBundle};
 
 use super::AppError;
 use crate::ca::{Authority, Rotation, SignError, Step};
@@ -55,7 +54,7 @@ impl Keeper {
         config: &Config,
         clock: WallClock,
     ) -> Result<Self, AppError> {
-        let identity = own_identity(&config.trust_domain).map_err(AppError::Certificate)?;
+        let identity = tls.control_plane_id().map_err(|error| AppError::Certificate(KeepError::Identity(error)))?;
         let directory = config.ca_dir.clone();
         let seen = marks(&directory);
         let mut keeper = Self { authority, hub, tls, identity, directory, clock, made_under: None, seen };
@@ -147,11 +146,6 @@ impl Keeper {
     }
 }
 
-/// Who the control plane is.
-pub(super) fn own_identity(trust_domain: &TrustDomain) -> Result<SpiffeId, KeepError> {
-    SpiffeId::new(trust_domain, "weft-system", "weft-control-plane").map_err(KeepError::Identity)
-}
-
 /// Whether 70 % of a certificate's life are over.
 fn is_due(own: &Credentials, now_unix_s: u64) -> bool {
     let (from, to) = (own.not_before().as_secs(), own.not_after().as_secs());
@@ -178,7 +172,7 @@ fn marks(directory: &Path) -> Vec<Mark> {
 pub enum KeepError {
     /// Our own identity is not one.
     #[error("the control plane's own identity cannot be spelt")]
-    Identity(#[source] IdentityError),
+    Identity(#[source] TlsError),
     /// TLS refuses it.
     #[error("it cannot be put in force")]
     Publish(#[source] weft_tls::config::ConfigError),

@@ -8,12 +8,9 @@ use weft_index::ObjectKey;
 use weft_model::{ServiceKey, WorkloadName};
 
 use super::facts::{Fact, Facts, ProxyFact, REFUSALS_MAX, ResourceFact};
-use super::report::Spread;
+use super::report::{AT_ONCE, Spread};
 use super::{BundleId, Hub, Known, State};
 use crate::ca::Acknowledgements;
-
-/// Resources that are looked at in one go: about a millisecond, for which proxies wait.
-const AT_ONCE: usize = 64;
 
 /// Another replica.
 #[derive(Debug, Default)]

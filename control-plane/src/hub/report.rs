@@ -10,7 +10,7 @@ use super::{Hub, PeerReport, State};
 use crate::source::FileProblem;
 
 /// Resources that are looked at in one go: about a millisecond, for which proxies wait.
-const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 64;
 
 /// Everything there is to say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

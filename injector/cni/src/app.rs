@@ -9,13 +9,13 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
+use weft_init::told;
 use weft_runtime::admin::Admin;
 use weft_runtime::drain::Drain;
 use weft_runtime::signal::Signals;
 use weft_runtime::task::Tasks;
 use weft_runtime::telemetry::LogLevel;
 
-use crate::causes::told;
 use crate::config::{Config, Node, Task};
 use crate::farewell::is_removed;
 use crate::host::Host;

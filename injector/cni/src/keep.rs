@@ -9,9 +9,9 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
+use weft_init::told;
 use weft_runtime::drain::Drain;
 
-use crate::causes::told;
 use crate::host::{Host, HostError};
 
 /// How often to look though nothing was heard: the kernel does not tell of everything on every file system.

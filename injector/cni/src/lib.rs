@@ -10,8 +10,6 @@
 //! Both set the rules of `weft-init`, in the pod's own network namespace, and read them back. That connections are caught is proven
 //! inside of the pod, by a container without capabilities, before the proxy starts.
 
-// Errors in words.
-mod causes;
 // A network namespace, entered and found.
 mod namespace;
 // The rules in it.

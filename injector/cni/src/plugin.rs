@@ -11,10 +11,9 @@ use std::io;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use weft_init::Options;
+use weft_init::{Options, told};
 use weft_model::kubernetes::REDIRECT;
 
-use crate::causes::told;
 use crate::rules;
 pub use call::{ANNOTATIONS, INPUT_BYTES_MAX, VERSIONS};
 use call::{Call, Command, Problem};

@@ -19,11 +19,10 @@ use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
-use weft_init::Options;
+use weft_init::{Options, told};
 use weft_model::kubernetes::{INIT_CONTAINER, REDIRECT};
 use weft_runtime::drain::Drain;
 
-use crate::causes::told;
 use crate::keep::Standing;
 use crate::rules::RulesError;
 use crate::{namespace, rules};

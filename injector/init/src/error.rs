@@ -1,5 +1,6 @@
 //! What can go wrong, with the facts an operator needs. `run` maps each to an exit code.
 
+use std::error::Error;
 use std::io;
 
 use crate::prove::ProofError;
@@ -77,4 +78,16 @@ impl InitError {
     pub(crate) const fn is_unsupported(&self) -> bool {
         matches!(self, Self::KernelLacks { .. })
     }
+}
+
+/// An error and each of its causes after a colon, on one line.
+pub fn told(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

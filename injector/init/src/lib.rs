@@ -20,7 +20,7 @@ mod render;
 mod run;
 
 pub use annotation::AnnotationError;
-pub use error::InitError;
+pub use error::{InitError, told};
 pub use options::{Options, PortRange};
 pub use prove::{Evidence, Proof, ProofError};
 pub use run::run;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 
 use crate::config::{Action, Raw};
-use crate::error::InitError;
+use crate::error::{InitError, told};
 use crate::options::Options;
 use crate::ready;
 use crate::{Proof, apply, prove, prove_capture, remove, render};
@@ -128,14 +128,7 @@ fn print(text: &str) {
 
 /// The whole chain of causes, on one line.
 fn report(error: &dyn Error) {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    for line in text.lines() {
+    for line in told(error).lines() {
         // See `print`.
         drop(writeln!(std::io::stderr(), "weft-init: {line}"));
     }

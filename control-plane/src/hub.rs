@@ -155,9 +155,11 @@ impl Hub {
             self.metrics.changes.inc();
             affected.extend(changes.affected);
         }
-        state.complain(&seen.events);
-        state.complain_of_networks();
-        state.loaded = true;
+        if !seen.partial {
+            state.complain(&seen.events);
+            state.complain_of_networks();
+            state.loaded = true;
+        }
         state.files.clone_from(&seen.problems);
         let version = state.index.version();
         state.spread(&affected, version, Instant::now());
@@ -252,11 +254,15 @@ impl State {
         }
     }
 
-    /// Says in the log what of new versions is not in force. Once all were taken in: files may be read in any order.
+    /// Says in the log what of new versions is not in force. Once all were taken in: they may be read in any order.
     fn complain(&self, events: &[Event]) {
-        for event in events {
-            let Event::Apply(object) = event else { continue };
-            let key = object.key();
+        let keys = events.iter().filter_map(|event| match event {
+            Event::Apply(object) => Some(object.key()),
+            Event::Delete(_) => None,
+        });
+        // At a start, of all that came in parts.
+        let keys: Vec<ObjectKey> = if self.loaded { keys.collect() } else { self.index.keys().collect() };
+        for key in keys {
             let problems = self.index.status(&key).map(|status| status.problems).unwrap_or_default();
             for problem in problems.iter().filter(|problem| problem.condition != Condition::Notice) {
                 tracing::warn!(resource = %key, %problem, "not all of a resource is in force");

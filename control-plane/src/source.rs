@@ -28,6 +28,8 @@ pub struct Seen {
     pub events: Vec<Event>,
     /// Everything that is wrong now: this replaces what was said before.
     pub problems: Vec<FileProblem>,
+    /// Whether there is more that was not told yet, as at a start: nothing is known to be absent before the rest is told.
+    pub partial: bool,
 }
 
 /// Something in a file, or of an API, that cannot be taken.

@@ -23,8 +23,8 @@ use crate::source::{Seen, directory, kubernetes};
 /// Keeps a directory followed for as long as it lives.
 pub(super) type Following = directory::Following;
 
-/// Batches of changes that wait for the hub: it takes each in a moment.
-const SEEN_MAX: usize = 16;
+/// Batches of changes that wait for the hub: it takes each in a moment, and they may be large.
+const SEEN_MAX: usize = 2;
 
 /// The cluster that we are the control plane of.
 pub(super) struct Cluster {
@@ -104,8 +104,9 @@ pub(super) async fn follow(
         }
         (Source::Kubernetes, None) => return Err(AppError::Ended),
     };
-    let first = seen.recv().await.ok_or(AppError::Ended)?;
-    hub.take(&first);
+    while !hub.is_loaded() {
+        hub.take(&seen.recv().await.ok_or(AppError::Ended)?);
+    }
     let (hub, drain) = (Arc::clone(hub), drain.clone());
     tasks.spawn("source", async move {
         // What a stop cuts off is read again at the next start.

@@ -81,7 +81,7 @@ impl Fleet {
 
 fn take(hub: &Hub, objects: impl Iterator<Item = Object>) {
     let events = objects.map(|object| Event::Apply(Box::new(object))).collect();
-    hub.take(&Seen { events, problems: Vec::new() });
+    hub.take(&Seen { events, ..Seen::default() });
 }
 
 fn address(net: u8, host: usize) -> String {

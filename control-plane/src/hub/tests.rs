@@ -33,11 +33,11 @@ impl World {
 
     fn apply(&self, objects: &[Object]) {
         let events = objects.iter().map(|object| Event::Apply(Box::new(object.clone()))).collect();
-        self.hub.take(&Seen { events, problems: Vec::new() });
+        self.hub.take(&Seen { events, ..Seen::default() });
     }
 
     fn delete(&self, key: ObjectKey) {
-        self.hub.take(&Seen { events: vec![Event::Delete(key)], problems: Vec::new() });
+        self.hub.take(&Seen { events: vec![Event::Delete(key)], ..Seen::default() });
     }
 
     fn connect(&self, name: &str) -> Connected {

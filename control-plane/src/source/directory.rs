@@ -100,7 +100,7 @@ impl Scanner {
         }
         self.take_out(&wanted.kept, complete, now, &mut events);
         problems.sort();
-        Seen { events, problems }
+        Seen { events, problems, partial: false }
     }
 
     /// When a resource that is missing will be gone for good.

@@ -1,5 +1,5 @@
-//! Kubernetes' API, watched. One watch a kind; [`gather::Gatherer`] puts together what they say, and tells
-//! nothing before the whole of every kind is known: a proxy is never told that something is not there because its list was late.
+//! Kubernetes' API, watched. One watch a kind; [`gather::Gatherer`] puts together what they say. Before the whole of every kind is known
+//! it says of each part that it is one: a proxy is never told that something is not there because its list was late.
 //!
 //! A watch that breaks is opened again where it stopped, or lists anew (kube's `watcher`); until then what was told holds. That it told
 //! everything is not taken on trust: every while each kind is listed by name and version, and where the watch is behind it begins anew.
@@ -32,8 +32,8 @@ use self::gather::{Found, Gatherer, Version, key_of, version_of};
 use super::Seen;
 use crate::metrics::Metrics;
 
-/// What watches have said and is not put together yet. Little: each of a hundred slices may have a thousand endpoints.
-const SAID_MAX: usize = 64;
+/// What watches have said and is not put together yet. Little: a slice of a thousand endpoints takes half a megabyte until it is read.
+const SAID_MAX: usize = 16;
 
 /// How many names a page of a list for comparison has.
 const PAGE: u32 = 500;
@@ -49,7 +49,7 @@ const FORGIVE_AFTER: Duration = Duration::from_secs(120);
 const HAND_MADE: &str = "endpointslice.kubernetes.io/managed-by!=endpointslice-controller.k8s.io";
 
 /// How many slices a page of their list has. They are large: a thousand endpoints each, at most.
-const SLICES_PAGE: u32 = 50;
+const SLICES_PAGE: u32 = 20;
 
 /// How long a watch has to say what a list already names, until that counts as missed.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -74,7 +74,7 @@ pub(crate) struct Follow {
     pub(crate) clock: WallClock,
 }
 
-/// Watches every kind; what is seen comes in by `seen`, the first time when everything is known. Ends with the drain.
+/// Watches every kind; what is seen comes in by `seen`, in parts until everything is known. Ends with the drain.
 pub(crate) fn follow(follow: Follow, seen: mpsc::Sender<Seen>, tasks: &Tasks, drain: &Drain) {
     let (say, said) = mpsc::channel(SAID_MAX);
     let mut again = BTreeMap::new();

@@ -41,7 +41,7 @@ impl Pair {
     fn apply(&self, objects: &[Object]) {
         for hub in &self.hubs {
             let events = objects.iter().map(|object| Event::Apply(Box::new(object.clone()))).collect();
-            hub.take(&Seen { events, problems: Vec::new() });
+            hub.take(&Seen { events, ..Seen::default() });
         }
     }
 
@@ -153,7 +153,7 @@ fn proxies_of_all_replicas_count() {
 
     // One replica is behind: what its proxy runs is another version.
     let newer = Event::Apply(Box::new(policy(2)));
-    pair.hubs[0].take(&Seen { events: vec![newer], problems: Vec::new() });
+    pair.hubs[0].take(&Seen { events: vec![newer], ..Seen::default() });
     pair.follow(0, &proxies[0]);
     assert_eq!(pair.policy(0).proxies, "1/2 proxies");
     pair.hubs[0].peer_lost(addr(1));
@@ -276,6 +276,6 @@ fn who_changed_replicas_counts_as_it_is_where_it_is() {
         namespace: "shop".into(),
         name: name("10.0.0.1").into(),
     };
-    pair.hubs[0].take(&Seen { events: vec![Event::Delete(gone)], problems: Vec::new() });
+    pair.hubs[0].take(&Seen { events: vec![Event::Delete(gone)], ..Seen::default() });
     assert_eq!(pair.pending(0), (2 + others, 0), "the one that came counts, the one that is gone does not");
 }

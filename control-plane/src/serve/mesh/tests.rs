@@ -100,7 +100,7 @@ impl World {
         let value = json!({"metadata": {"name": name, "namespace": "shop"},
             "spec": {"address": address, "serviceAccount": "web"}});
         let object = Object::Workload(serde_json::from_value(value).unwrap());
-        self.hub.take(&Seen { events: vec![Event::Apply(Box::new(object))], problems: Vec::new() });
+        self.hub.take(&Seen { events: vec![Event::Apply(Box::new(object))], ..Seen::default() });
     }
 
     async fn channel(&self, account: Option<&str>) -> Channel {
@@ -200,7 +200,7 @@ async fn an_answer_that_is_too_large_is_not_sent_and_costs_no_stream() {
             "rules": (0..rules).map(rule).collect::<Vec<_>>()}})
     };
     let apply = |object| {
-        world.hub.take(&Seen { events: vec![Event::Apply(Box::new(object))], problems: Vec::new() });
+        world.hub.take(&Seen { events: vec![Event::Apply(Box::new(object))], ..Seen::default() });
     };
     apply(Object::Service(serde_json::from_value(service).unwrap()));
     let mut stream = world.watch(Some("web"), hello("web-1")).await.unwrap();

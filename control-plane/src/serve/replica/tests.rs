@@ -83,7 +83,7 @@ impl Running {
         let mut objects = vec![service(port)];
         objects.extend(addrs.iter().map(workload));
         let events = objects.into_iter().map(|object| Event::Apply(Box::new(object))).collect();
-        self.hub.take(&Seen { events, problems: Vec::new() });
+        self.hub.take(&Seen { events, ..Seen::default() });
         self.tasks.spawn("replicas", self.link.clone().follow_all());
     }
 

@@ -43,7 +43,7 @@ impl World {
         self.now += GRACE;
         let second = self.scan();
         first.events.extend(second.events);
-        Seen { events: first.events, problems: second.problems }
+        Seen { events: first.events, ..second }
     }
 }
 

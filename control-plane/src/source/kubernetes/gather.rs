@@ -149,13 +149,13 @@ impl Gatherer {
         &self.awaited
     }
 
-    /// Everything that happened since the last call; `None` while something is awaited, and where nothing happened.
+    /// Everything that happened since the last call; `None` where nothing did. While something is awaited that is part of it all, handed
+    /// on so that nobody holds the whole of a large cluster as the API server writes it.
     pub(super) fn seen(&mut self) -> Option<Seen> {
-        if !self.awaited.is_empty() || !std::mem::take(&mut self.news) {
-            return None;
-        }
-        let problems = self.unwatched.values().chain(self.unreadable.values()).cloned().collect();
-        Some(Seen { events: std::mem::take(&mut self.events), problems })
+        let partial = !self.awaited.is_empty();
+        let is_worth = if partial { !self.events.is_empty() } else { std::mem::take(&mut self.news) };
+        let problems = || self.unwatched.values().chain(self.unreadable.values()).cloned().collect();
+        is_worth.then(|| Seen { problems: problems(), events: std::mem::take(&mut self.events), partial })
     }
 
     fn apply(&mut self, found: Found) -> ObjectKey {
@@ -289,18 +289,23 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_before_all_is_known() {
+    fn all_is_known_once_every_kind_is_and_not_before() {
         let mut gatherer = Gatherer::new([Kind::Service, Kind::HttpRoute]);
-        for event in [Said::Init, Said::InitApply(service("a")), Said::InitDone] {
+        for event in [Said::Init, Said::InitApply(service("a"))] {
             gatherer.take(Kind::Service, event);
-            assert_eq!(gatherer.seen(), None);
+        }
+        let seen = gatherer.seen().unwrap();
+        assert_eq!((told(&seen), seen.partial), (vec!["+Service/shop/a".to_owned()], true));
+        for event in [Said::InitApply(service("b")), Said::InitDone] {
+            gatherer.take(Kind::Service, event);
         }
         assert_eq!(gatherer.awaited(), &BTreeSet::from([Kind::HttpRoute]));
         gatherer.fail(Kind::HttpRoute, "the API server does not answer".to_owned(), false);
-        assert_eq!(gatherer.seen(), None, "it may have some");
+        let seen = gatherer.seen().unwrap();
+        assert_eq!((told(&seen), seen.partial), (vec!["+Service/shop/b".to_owned()], true), "it may have some");
         gatherer.fail(Kind::HttpRoute, "the cluster has no HTTPRoute".to_owned(), true);
         let seen = gatherer.seen().unwrap();
-        assert_eq!(told(&seen), ["+Service/shop/a"]);
+        assert_eq!((told(&seen).len(), seen.partial), (0, false));
         assert_eq!(seen.problems.len(), 1, "{:?}", seen.problems);
         gatherer.fail(Kind::HttpRoute, "the cluster has no HTTPRoute".to_owned(), true);
         assert_eq!(gatherer.seen(), None, "told once");

@@ -32,9 +32,9 @@ pub(crate) struct Meant {
 #[derive(Debug, Default)]
 pub(crate) struct EndpointSet {
     /// What is said of an address, by whom; whoever is believed stands first. Hardly ever more than one.
-    by_addr: BTreeMap<SocketAddr, Vec<(Source, Meant)>>,
+    by_addr: BTreeMap<SocketAddr, Vec<(Arc<Source>, Meant)>>,
     /// Whose addresses, in order.
-    by_source: BTreeMap<Source, Box<[SocketAddr]>>,
+    by_source: BTreeMap<Arc<Source>, Box<[SocketAddr]>>,
     /// Addresses that were touched, with the version that did; ascending.
     log: VecDeque<(u64, SocketAddr)>,
     /// Whoever has seen an older version than this gets the whole set.
@@ -62,14 +62,17 @@ impl EndpointSet {
     /// **Cost:** what the source said before plus what it says now.
     pub(crate) fn replace(&mut self, source: &Source, endpoints: Vec<Meant>, version: u64) {
         let mut now: BTreeMap<SocketAddr, Meant> = endpoints.into_iter().map(|e| (e.spec.addr.0, e)).collect();
-        let before = self.by_source.remove(source).unwrap_or_default();
+        let (source, before) = match self.by_source.remove_entry(source) {
+            Some(entry) => entry,
+            None => (Arc::new(source.clone()), Box::default()),
+        };
         let touched: BTreeSet<SocketAddr> = before.iter().chain(now.keys()).copied().collect();
         if !now.is_empty() {
-            self.by_source.insert(source.clone(), now.keys().copied().collect());
+            self.by_source.insert(Arc::clone(&source), now.keys().copied().collect());
         }
         let (was_cut, rules) = (self.is_cut(), self.census.rules());
         for addr in touched {
-            self.say(addr, source, now.remove(&addr), version);
+            self.say(addr, &source, now.remove(&addr), version);
         }
         if was_cut || self.is_cut() || rules != self.census.rules() {
             // What falls behind the cut, or comes before it, is in no log; nor is what everybody now gets, or no longer does.
@@ -79,7 +82,7 @@ impl EndpointSet {
     }
 
     /// Notes what a source says of an address.
-    fn say(&mut self, addr: SocketAddr, source: &Source, says: Option<Meant>, version: u64) {
+    fn say(&mut self, addr: SocketAddr, source: &Arc<Source>, says: Option<Meant>, version: u64) {
         let said = self.by_addr.entry(addr).or_default();
         let place = said.binary_search_by(|(by, _)| by.cmp(source));
         let is_first = matches!(place, Ok(0) | Err(0));
@@ -91,8 +94,8 @@ impl EndpointSet {
                 }
             }
             // The first takes no more room than it needs: of a large cluster's endpoints there is one each.
-            (Err(_), Some(meant)) if said.is_empty() => *said = vec![(source.clone(), meant)],
-            (Err(at), Some(meant)) => said.insert(at, (source.clone(), meant)),
+            (Err(_), Some(meant)) if said.is_empty() => *said = vec![(Arc::clone(source), meant)],
+            (Err(at), Some(meant)) => said.insert(at, (Arc::clone(source), meant)),
             (Ok(at), None) => drop(said.remove(at)),
             (Err(_), None) => {}
         }
@@ -140,7 +143,7 @@ impl EndpointSet {
 
     /// Who says anything.
     pub(crate) fn sources(&self) -> impl Iterator<Item = &Source> {
-        self.by_source.keys()
+        self.by_source.keys().map(Arc::as_ref)
     }
 
     /// What changed after `since` for a client: new or changed endpoints, and addresses that are gone. `None`: too long ago to

@@ -1,7 +1,10 @@
 //! The mesh's networks. A proxy treats an address outside of them as outside the mesh, and speaks plaintext to it
 //! without asking; so whatever address a resource names must lie inside. What the configured networks do not cover is
-//! added address by address, and where that becomes too much for one answer, by wider networks that cover them all:
+//! added block by block, and where that becomes too much for one answer, by wider networks that cover them all:
 //! too wide costs a lookup, too narrow would cost the encryption.
+//!
+//! A block is an address with its neighbours. A pod that comes and goes among others then changes nothing for anybody, and one that has
+//! just come is known as the mesh's before its address was told.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,6 +12,9 @@ use std::sync::OnceLock;
 
 use ipnet::{IpNet, Ipv4Net};
 use weft_model::bounds::NETWORKS_MAX;
+
+/// How many of an address's last bits count its neighbours: as many as a node commonly has pods.
+const BLOCK_BITS: u8 = 8;
 
 /// The mesh's networks.
 #[derive(Debug, Default)]
@@ -48,7 +54,7 @@ impl Networks {
     /// Takes note of whether any resource names an address.
     pub(crate) fn note(&mut self, ip: IpAddr, is_named: bool) {
         let changed = if is_named && !self.covers(ip) { self.outside.insert(ip) } else { self.outside.remove(&ip) };
-        if changed {
+        if changed && !self.has_neighbours(ip) {
             self.changed();
         }
     }
@@ -70,9 +76,15 @@ impl Networks {
 
     /// Networks in which all of it lies, at most [`NETWORKS_MAX`].
     ///
-    /// **Cost:** after a change, the addresses outside times their bits; else nothing.
+    /// **Cost:** after a change, the addresses outside, and their blocks times their bits; else nothing.
     pub(crate) fn cover(&self) -> &Cover {
         self.cover.get_or_init(|| cover(&self.configured, &self.outside, NETWORKS_MAX))
+    }
+
+    /// Whether any other address of its block lies outside too.
+    fn has_neighbours(&self, ip: IpAddr) -> bool {
+        let block = block(ip);
+        self.outside.range(block.network()..=block.broadcast()).any(|other| *other != ip)
     }
 
     fn covers(&self, ip: IpAddr) -> bool {
@@ -86,7 +98,10 @@ impl Networks {
 }
 
 fn cover(configured: &[IpNet], outside: &BTreeSet<IpAddr>, max: usize) -> Cover {
-    let all = configured.iter().copied().chain(outside.iter().copied().map(IpNet::from)).collect();
+    let mut all = configured.to_vec();
+    all.extend(outside.iter().map(|ip| block(*ip)));
+    // Neighbours come one after the other.
+    all.dedup();
     let mut networks = IpNet::aggregate(&all);
     let is_widened = networks.len() > max;
     // By growing width, so that what lies close together is joined before what lies far apart. At the last width there
@@ -117,6 +132,12 @@ fn joined(networks: &[IpNet], width: u8, max: usize) -> Vec<IpNet> {
         }
     }
     joined
+}
+
+/// An address with its neighbours.
+fn block(ip: IpAddr) -> IpNet {
+    let alone = IpNet::from(ip);
+    widened(alone, BLOCK_BITS).unwrap_or(alone)
 }
 
 /// The network of 2^`width` addresses around another, if it is not larger already.
@@ -151,21 +172,43 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_is_exact() {
-        let outside = ips(&["192.0.2.2", "192.0.2.3", "192.0.2.5", "fd00::1"]);
-        let found = cover(&nets(&["10.0.0.0/8"]), &outside, 4);
-        assert_eq!(found.networks, nets(&["10.0.0.0/8", "192.0.2.2/31", "192.0.2.5/32", "fd00::1/128"]));
+    fn what_fits_is_told_block_by_block() {
+        let outside = ips(&["192.0.2.2", "192.0.2.3", "192.0.2.5", "192.0.4.1", "fd00::1", "fd00::1:0"]);
+        let found = cover(&nets(&["10.0.0.0/8"]), &outside, 5);
+        assert_eq!(
+            found.networks,
+            nets(&["10.0.0.0/8", "192.0.2.0/24", "192.0.4.0/24", "fd00::/120", "fd00::1:0/120"])
+        );
         assert!(!found.is_widened);
     }
 
     #[test]
+    fn only_the_first_of_a_block_and_the_last_change_anything() {
+        let mut networks = Networks::default();
+        for (ip, is_named, generation) in [
+            ("192.0.2.7", true, 1),
+            ("192.0.2.0", true, 1),
+            ("192.0.2.255", true, 1),
+            ("192.0.3.0", true, 2),
+            ("192.0.2.7", false, 2),
+            ("192.0.2.255", false, 2),
+            ("192.0.2.0", false, 3),
+            ("192.0.2.0", false, 3),
+        ] {
+            networks.note(ip.parse().unwrap(), is_named);
+            assert_eq!(networks.generation(), generation, "{ip} {is_named}");
+        }
+        assert_eq!(networks.cover().networks, nets(&["192.0.3.0/24"]));
+    }
+
+    #[test]
     fn what_does_not_fit_is_joined_with_its_nearest_first() {
-        let outside = ips(&["192.0.2.2", "192.0.2.3", "192.0.2.5", "198.51.100.1", "fd00::1"]);
+        let outside = ips(&["192.0.2.2", "192.0.4.3", "192.0.6.5", "198.51.100.1", "fd00::1"]);
         let found = cover(&nets(&["10.0.0.0/8"]), &outside, 4);
-        assert_eq!(found.networks, nets(&["10.0.0.0/8", "192.0.2.0/29", "198.51.100.1/32", "fd00::1/128"]));
+        assert_eq!(found.networks, nets(&["10.0.0.0/8", "192.0.0.0/21", "198.51.100.0/24", "fd00::/120"]));
         assert!(found.is_widened);
         let found = cover(&nets(&["10.0.0.0/8"]), &outside, 2);
-        assert_eq!(found.networks, nets(&["0.0.0.0/0", "fd00::1/128"]), "families are never joined");
+        assert_eq!(found.networks, nets(&["0.0.0.0/0", "fd00::/120"]), "families are never joined");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use smallvec::SmallVec;
 use weft_model::bounds::{ENDPOINTS_MAX, NAME_BYTES_MAX};
 use weft_model::{EndpointAddr, EndpointSpec, Health};
 
@@ -31,7 +32,8 @@ pub(crate) struct SliceEntry {
 /// Addresses of a slice that share their conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SliceEndpoint {
-    ips: Vec<IpAddr>,
+    /// One, as a rule.
+    ips: SmallVec<[IpAddr; 1]>,
     place: Place,
     /// Whom it says itself that it is meant for.
     hints: Option<Arc<Hints>>,
@@ -101,7 +103,7 @@ pub(crate) fn read(name: &Name, slice: &EndpointSlice) -> Read<SliceEntry> {
     if let Err(message) = at_most(count, ENDPOINTS_MAX) {
         return Read::refused(Problem::refused("endpoints", message));
     }
-    let mut endpoints = Vec::new();
+    let mut endpoints = Vec::with_capacity(slice.endpoints.len());
     let mut names = Names::default();
     for (i, written) in slice.endpoints.iter().enumerate() {
         let place = match names.place(written) {
@@ -110,7 +112,7 @@ pub(crate) fn read(name: &Name, slice: &EndpointSlice) -> Read<SliceEntry> {
                 return Read::refused(Problem::refused(format!("endpoints[{i}].{field}"), message));
             }
         };
-        let mut ips = Vec::new();
+        let mut ips = SmallVec::new();
         for (j, text) in written.addresses.iter().enumerate() {
             match dialable(text) {
                 Ok(ip) => ips.push(ip),

@@ -174,9 +174,14 @@ impl Index {
 
     /// Takes note of addresses that a resource names, or no longer does.
     fn note_addresses(&mut self, ips: impl IntoIterator<Item = IpAddr>) {
-        for ip in ips {
-            let is_named = self.services_by_ip.has(&ip) || self.workloads_by_ip.has(&ip) || self.slices_by_ip.has(&ip);
-            self.networks.note(ip, is_named);
+        let is_named =
+            |ip: &IpAddr| self.services_by_ip.has(ip) || self.workloads_by_ip.has(ip) || self.slices_by_ip.has(ip);
+        let (named, unnamed): (Vec<IpAddr>, Vec<IpAddr>) = ips.into_iter().partition(is_named);
+        // New ones first: an address that takes the place of its neighbour changes nothing.
+        for (ips, is_named) in [(named, true), (unnamed, false)] {
+            for ip in ips {
+                self.networks.note(ip, is_named);
+            }
         }
     }
 

@@ -3,7 +3,8 @@
 //! The control plane has the proxies' core for itself, and the fleet the other one. What is measured is what people wait for: from a
 //! file that changes until the last proxy has acknowledged what follows from it.
 
-mod proxy;
+mod moves;
+pub(crate) mod proxy;
 mod resources;
 
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, ensure};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -25,6 +26,7 @@ use weft_runtime::clock::WallClock;
 use weft_tests::memory::memory;
 use weft_tls::MeshTls;
 
+use self::moves::Moves;
 use self::proxy::Proxy;
 pub(crate) use self::resources::Size;
 use crate::figure::Samples;
@@ -101,13 +103,11 @@ struct Fleet {
 
 /// What the proxies of a fleet tell.
 #[derive(Debug, Default)]
-struct Shared {
+pub(crate) struct Shared {
     /// Proxies that have all that they asked for on their present stream.
-    synced: AtomicUsize,
-    /// Where the endpoint that moves is now.
-    moving: Mutex<String>,
-    /// Proxies that acknowledged it.
-    acknowledged: AtomicUsize,
+    pub(crate) synced: AtomicUsize,
+    /// Endpoints that move, and who has heard of it.
+    pub(crate) moves: Moves,
     /// Why a stream ended or did not begin, the last time.
     trouble: Mutex<Option<String>>,
 }
@@ -117,6 +117,11 @@ impl Shared {
         if let Ok(mut trouble) = self.trouble.lock() {
             *trouble = Some(format!("{error:#}"));
         }
+    }
+
+    /// The last that was noted.
+    pub(crate) fn trouble(&self) -> String {
+        self.trouble.lock().ok().and_then(|trouble| trouble.clone()).unwrap_or_default()
     }
 }
 
@@ -147,10 +152,7 @@ impl Fleet {
     fn wait(&self) -> anyhow::Result<()> {
         let synced = || self.shared.synced.load(Ordering::Relaxed);
         let done = kernel::until("proxies with all that they asked for", PATIENCE, || synced() == self.size);
-        done.with_context(|| {
-            let trouble = self.shared.trouble.lock().ok().and_then(|trouble| trouble.clone()).unwrap_or_default();
-            format!("{} of {}; the last trouble: {trouble}", synced(), self.size)
-        })
+        done.with_context(|| format!("{} of {}; the last trouble: {}", synced(), self.size, self.shared.trouble()))
     }
 
     /// Moves an endpoint that everybody asks for, again and again: how long each took until the last acknowledgement in ms, and the
@@ -159,14 +161,11 @@ impl Fleet {
         let mut took = Samples::default();
         let begun = kernel::cpu_seconds(id(mesh)?)?;
         for n in 1..=changes {
-            self.shared.acknowledged.store(0, Ordering::Relaxed);
+            let to = resources::moved_to(mesh, n)?;
             let watch = Stopwatch::start();
-            {
-                // Held, so that nobody compares before it is known where to.
-                let mut moving = self.shared.moving.lock().map_err(|_poisoned| anyhow!("a proxy panicked"))?;
-                *moving = resources::change(mesh, n)?;
-            }
-            let acknowledged = || self.shared.acknowledged.load(Ordering::Relaxed);
+            self.shared.moves.begin(&to);
+            resources::change(mesh, n)?;
+            let acknowledged = || self.shared.moves.heard(&to);
             let done = kernel::until("the last acknowledgement", PATIENCE, || acknowledged() >= self.size);
             done.with_context(|| format!("change {n}: {} of {}", acknowledged(), self.size))?;
             took.add(watch.elapsed().as_secs_f64() * 1e3);
@@ -232,7 +231,8 @@ fn proxies(mesh: &Mesh<'_>, size: Size) -> anyhow::Result<Vec<Proxy>> {
         let tls = MeshTls::new(domain.clone());
         let credentials = authority.credentials(&identity, now)?;
         tls.publish(credentials, authority.bundle().as_ref().clone())?;
-        Ok(Proxy { name, identity, control, tls, keys: size.subscriptions(i) })
+        let namespace = resources::NAMESPACE;
+        Ok(Proxy { namespace, name, uid: String::new(), identity, control, tls, keys: size.subscriptions(i) })
     };
     (0..size.proxies).map(proxy).collect()
 }

@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for a terminal")]
 
 mod claim;
+mod cluster;
 mod contestant;
 mod figure;
 mod fleet;
@@ -75,6 +76,10 @@ struct Args {
 fn main() -> ExitCode {
     if let Some(code) = world::run_internal() {
         return code;
+    }
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "kubernetes") {
+        return cluster::run(words);
     }
     match run(&Args::parse()) {
         Ok(true) => ExitCode::SUCCESS,

@@ -23,6 +23,9 @@ Commands:
   down            ends it with everything in it
   conformance     Gateway API's suite for meshes, against Weft in the cluster (after load; half a minute); its report goes to
                   deploy/conformance
+  bench scale     how much the control plane takes, and how fast it is, in a cluster of 200 Services of 1,000 endpoints that change
+                  (after load; five minutes; bench scale --help)
+  bench start     how much longer a pod takes to start with a proxy (after load; two minutes; bench start --help)
   run COMMAND...  a command inside of the cluster's network, with an administrator's KUBECONFIG: run kubectl get pods -A
 ";
 
@@ -58,6 +61,10 @@ pub(crate) fn run(words: &[&str]) -> anyhow::Result<ExitCode> {
             println!("{}", report.display());
         }
         ["down"] => here()?.down()?,
+        ["bench", args @ ..] => {
+            let rig = Workspace::open()?.programs().join("weft-bench");
+            check(here()?.command(&rig.to_string_lossy())?.arg("kubernetes").args(args))?;
+        }
         ["run", command, args @ ..] => {
             let status =
                 here()?.command(command)?.args(args).status().with_context(|| format!("starting {command}"))?;
@@ -65,7 +72,7 @@ pub(crate) fn run(words: &[&str]) -> anyhow::Result<ExitCode> {
             return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
         }
         ["help" | "--help" | "-h"] => print!("{HELP}"),
-        _ => bail!("one of up, load, conformance, down, run COMMAND is expected\n\n{HELP}"),
+        _ => bail!("one of up, load, conformance, bench, down, run COMMAND is expected\n\n{HELP}"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -24,7 +24,7 @@ use weft_proto::proxy::v1::watch_response::Resource;
 use weft_proto::proxy::v1::{Ack, Hello, ResourceKey, WatchRequest, WatchResponse, WorkloadName};
 use weft_tls::MeshTls;
 
-use super::{Shared, resources};
+use super::Shared;
 
 /// As a real proxy does it: the pause after the first failure, which doubles, up to the longest; and for a connection.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -35,22 +35,26 @@ const SENDING_MAX: usize = 64;
 
 /// One of a fleet.
 #[derive(Clone, Debug)]
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
+    /// The namespace of its workload.
+    pub(crate) namespace: &'static str,
     /// The name of its workload.
-    pub(super) name: String,
+    pub(crate) name: String,
+    /// Its uid; empty where it has none.
+    pub(crate) uid: String,
     /// Who it is.
-    pub(super) identity: SpiffeId,
+    pub(crate) identity: SpiffeId,
     /// Where the control plane is.
-    pub(super) control: SocketAddr,
+    pub(crate) control: SocketAddr,
     /// Its certificate.
-    pub(super) tls: MeshTls,
+    pub(crate) tls: MeshTls,
     /// What it asks for.
-    pub(super) keys: Vec<ResourceKey>,
+    pub(crate) keys: Vec<ResourceKey>,
 }
 
 impl Proxy {
     /// Keeps a stream for as long as it is polled.
-    pub(super) async fn run(self, shared: &Shared) {
+    pub(crate) async fn run(self, shared: &Shared) {
         let mut failures = 0_u32;
         loop {
             let mut answered = Answered { left: self.keys.len(), shared };
@@ -67,8 +71,8 @@ impl Proxy {
     async fn watch(&self, answered: &mut Answered<'_>) -> anyhow::Result<()> {
         let (requests, sending) = mpsc::channel(SENDING_MAX);
         let hello = Hello {
-            workload: Some(WorkloadName { namespace: resources::NAMESPACE.to_owned(), name: self.name.clone() }),
-            uid: String::new(),
+            workload: Some(WorkloadName { namespace: self.namespace.to_owned(), name: self.name.clone() }),
+            uid: self.uid.clone(),
             addresses: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
@@ -79,11 +83,10 @@ impl Proxy {
         let mut client = MeshClient::new(self.channel().await?).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let mut responses = client.watch(ReceiverStream::new(sending)).await?.into_inner();
         while let Some(response) = responses.message().await? {
-            let has_moved = answered.shared.moved(&response);
-            let WatchResponse { key, version, .. } = response;
+            let WatchResponse { key, version, resource, .. } = response;
             requests.send(WatchRequest { kind: Some(Kind::Ack(Ack { key, version })) }).await?;
-            if has_moved {
-                answered.shared.acknowledged.fetch_add(1, Ordering::Relaxed);
+            if let Some(Resource::Endpoints(endpoints)) = &resource {
+                answered.shared.moves.hear(endpoints.upserted.iter().map(|endpoint| endpoint.addr.as_str()));
             }
             answered.one();
         }
@@ -120,15 +123,6 @@ impl Proxy {
             }
         });
         Ok(Endpoint::from_static("http://weft-control-plane").connect_with_connector(connector).await?)
-    }
-}
-
-impl Shared {
-    /// Whether an answer tells where the endpoint that moves is now.
-    fn moved(&self, response: &WatchResponse) -> bool {
-        let Some(Resource::Endpoints(endpoints)) = &response.resource else { return false };
-        let Ok(now) = self.moving.lock() else { return false };
-        endpoints.upserted.iter().any(|endpoint| endpoint.addr == *now)
     }
 }
 

@@ -53,11 +53,14 @@ impl Size {
     }
 }
 
-/// Moves the endpoint of the first service that moves, for the `n`th time; returns where it is now, as the wire says it.
-pub(super) fn change(mesh: &Mesh<'_>, n: usize) -> anyhow::Result<String> {
-    let address = host(base(mesh)?, 200, n);
-    mesh.write("moving.yaml", &workload("moving", 0, address))?;
-    Ok(format!("{address}:{PORT}"))
+/// Moves the endpoint of the first service that moves, for the `n`th time.
+pub(super) fn change(mesh: &Mesh<'_>, n: usize) -> anyhow::Result<()> {
+    mesh.write("moving.yaml", &workload("moving", 0, host(base(mesh)?, 200, n)))
+}
+
+/// Where it is then, as the wire says it.
+pub(super) fn moved_to(mesh: &Mesh<'_>, n: usize) -> anyhow::Result<String> {
+    Ok(format!("{}:{PORT}", host(base(mesh)?, 200, n)))
 }
 
 /// The name of a proxy's workload, and of its service account.

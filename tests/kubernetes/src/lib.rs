@@ -2,6 +2,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "a cluster lives in real time")]
 
+pub mod load;
+
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -228,6 +230,23 @@ impl Namespace {
         apply("default", &yaml)?;
         eventually("the namespace has a service account", || get(name, "serviceaccount", "default"))?;
         Ok(namespace)
+    }
+
+    /// Runs kubectl here.
+    ///
+    /// # Errors
+    /// As [`kubectl`].
+    pub fn kubectl(&self, args: &[&str]) -> anyhow::Result<String> {
+        kubectl(&[&["--namespace", &self.name], args].concat())
+    }
+
+    /// Waits until a Deployment is as it was asked for.
+    ///
+    /// # Errors
+    /// It never is.
+    pub fn settled(&self, deployment: &str) -> anyhow::Result<()> {
+        let name = format!("deployment/{deployment}");
+        self.kubectl(&["rollout", "status", &name, "--timeout", "120s"]).map(drop)
     }
 
     /// Its name.

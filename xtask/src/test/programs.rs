@@ -22,8 +22,8 @@ pub(super) fn tests(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
 pub(super) const CLUSTER_PACKAGE: &str = "weft-tests-kubernetes";
 
 /// These tests, by their names for cargo.
-pub(super) const CLUSTER_TESTS: [&str; 8] =
-    ["cluster", "cni", "golden", "install", "outage", "rights", "rollout", "rotation"];
+pub(super) const CLUSTER_TESTS: [&str; 9] =
+    ["cluster", "cni", "golden", "install", "operations", "outage", "rights", "rollout", "rotation"];
 
 /// Builds one of them.
 pub(super) fn cluster_test(workspace: &Workspace, name: &str) -> anyhow::Result<PathBuf> {

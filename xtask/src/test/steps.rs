@@ -145,7 +145,7 @@ fn demo_unprivileged(workspace: &Workspace) -> anyhow::Result<()> {
 fn kubernetes(workspace: &Workspace) -> anyhow::Result<()> {
     let tests: Vec<PathBuf> =
         programs::CLUSTER_TESTS.iter().map(|name| programs::cluster_test(workspace, name)).collect::<Result<_, _>>()?;
-    let [all, cni, golden, install, outage, rights, rollout, rotation] = &tests[..] else {
+    let [all, cni, golden, install, operations, outage, rights, rollout, rotation] = &tests[..] else {
         bail!("there are other tests of the cluster than this step runs");
     };
     let cluster = Cluster::for_tests(&workspace.root, workspace.cache());
@@ -159,6 +159,7 @@ fn kubernetes(workspace: &Workspace) -> anyhow::Result<()> {
         test(rollout, "--test-threads=3")?;
         test(golden, "--test-threads=1")?;
         // These take from all what all need.
+        test(operations, "--test-threads=1")?;
         test(outage, "--test-threads=1")?;
         conformance::run(&cluster, &workspace.root, &workspace.cache().join("kubernetes"))?;
         if Cluster::is_anothers() {

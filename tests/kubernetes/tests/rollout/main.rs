@@ -3,9 +3,8 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "what a helper finds wrong fails its test")]
 
-use std::thread;
-
-use weft_tests_kubernetes::{Namespace, eventually, kubectl};
+use weft_tests_kubernetes::Namespace;
+use weft_tests_kubernetes::load::{Clients, deployment};
 
 /// Requests a second of one client, none of them repeated by who sends them.
 const RATE: u32 = 500;
@@ -18,97 +17,39 @@ struct Case {
     probe: &'static str,
 }
 
-fn deployment(name: &str, replicas: u32, args: &str, more: &str) -> String {
-    format!(
-        "\
-apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: {name}}}
-spec:
-  replicas: {replicas}
-  selector: {{matchLabels: {{app: {name}}}}}
-  template:
-    metadata: {{labels: {{app: {name}}}}}
-    spec: {{containers: [{{name: app, image: \"weft.test/app:1\", args: [{args}]{more}}}]}}
----
-"
-    )
+fn restart(namespace: &Namespace, name: &str) {
+    namespace.kubectl(&["rollout", "restart", &format!("deployment/{name}")]).unwrap();
+    namespace.settled(name).unwrap();
 }
 
-struct Stage<'a> {
-    namespace: &'a Namespace,
-}
-
-impl Stage<'_> {
-    fn kubectl(&self, args: &[&str]) -> String {
-        kubectl(&[&["--namespace", self.namespace.name()], args].concat()).unwrap()
-    }
-
-    fn settled(&self, name: &str) {
-        self.kubectl(&["rollout", "status", &format!("deployment/{name}"), "--timeout", "120s"]);
-    }
-
-    fn restart(&self, name: &str) {
-        self.kubectl(&["rollout", "restart", &format!("deployment/{name}")]);
-        self.settled(name);
-    }
-
-    fn scale(&self, name: &str, replicas: &str) {
-        self.kubectl(&["scale", &format!("deployment/{name}"), "--replicas", replicas]);
-        self.settled(name);
-    }
-
-    /// The one client that is not `old`.
-    fn client(&self, old: &str) -> String {
-        let found = eventually("a client", || {
-            let of = ["get", "pods", "--selector", "app=client", "--output", "name"];
-            let pods = kubectl(&[&["--namespace", self.namespace.name()], &of[..]].concat())?;
-            let pod = pods.lines().find(|pod| *pod != old).map(str::to_owned);
-            pod.ok_or_else(|| anyhow::anyhow!("none in {pods}"))
-        });
-        found.unwrap()
-    }
-
-    /// The last words of a client, once it has ended.
-    fn last_words(&self, pod: &str) -> String {
-        self.kubectl(&["logs", pod, "--container", "app", "--follow"])
-    }
-}
-
-/// How many requests a client made, none of which failed.
-fn unharmed(said: &str) -> u32 {
-    let line = said.lines().find(|line| line.starts_with("asked ")).unwrap_or_else(|| panic!("no last words: {said}"));
-    assert!(line.contains(", failed 0, "), "{line}");
-    line.split([' ', ',']).nth(1).and_then(|count| count.parse().ok()).unwrap()
+fn scale(namespace: &Namespace, name: &str, replicas: &str) {
+    namespace.kubectl(&["scale", &format!("deployment/{name}"), "--replicas", replicas]).unwrap();
+    namespace.settled(name).unwrap();
 }
 
 fn costs_nothing(case: &Case) {
     let Case { namespace, protocol, serves, probe } = case;
     let namespace = Namespace::meshed(namespace).unwrap();
-    let stage = Stage { namespace: &namespace };
     let service = "{apiVersion: v1, kind: Service, metadata: {name: server}, spec: \
                    {selector: {app: server}, ports: [{name: app, port: 80, targetPort: 8080}]}}\n---\n";
     let probe = format!(", readinessProbe: {{{probe}, periodSeconds: 1}}");
     let server = deployment("server", 3, &format!("serve, {serves}, \"8080\""), &probe);
     namespace.apply(&format!("{service}{server}")).unwrap();
-    stage.settled("server");
+    namespace.settled("server").unwrap();
     let args = format!("load, {protocol}, \"server:80\", \"{RATE}\"");
     namespace.apply(&deployment("client", 1, &args, "")).unwrap();
-    stage.settled("client");
+    namespace.settled("client").unwrap();
 
-    let (stage, first) = (&stage, stage.client(""));
-    let asked = thread::scope(|scope| {
-        let first_said = scope.spawn(|| stage.last_words(&first));
-        stage.restart("server");
-        stage.scale("server", "5");
-        stage.scale("server", "1");
-        stage.restart("client");
-        let second = stage.client(&first);
-        let second_said = scope.spawn(move || stage.last_words(&second));
-        stage.restart("server");
-        stage.scale("client", "0");
-        unharmed(&first_said.join().unwrap()) + unharmed(&second_said.join().unwrap())
-    });
+    let mut clients = Clients::of(namespace.name(), "client");
+    clients.follow().unwrap();
+    restart(&namespace, "server");
+    scale(&namespace, "server", "5");
+    scale(&namespace, "server", "1");
+    restart(&namespace, "client");
+    clients.follow().unwrap();
+    restart(&namespace, "server");
+    scale(&namespace, "client", "0");
+    let asked = clients.unharmed().unwrap();
     // The shortest of these takes longer than that.
     assert!(asked > RATE * 5, "{asked} requests are not the load that was meant");
 }

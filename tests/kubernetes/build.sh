@@ -48,7 +48,7 @@ fetch_gateway_api() {
   if grep -qs "bundle-version: $gateway_api_wanted" "$gateway_api"; then return; fi
   local go module
   go=$(find_go)
-  module=$(cd "$(mktemp -d)" && GOTOOLCHAIN=local "$go" mod download -json "sigs.k8s.io/gateway-api@$gateway_api_wanted" | sed -n 's/.*"Dir": "\(.*\)",/\1/p')
+  module=$(cd / && GOTOOLCHAIN=local "$go" mod download -json "sigs.k8s.io/gateway-api@$gateway_api_wanted" | sed -n 's/.*"Dir": "\(.*\)",/\1/p')
   [ -n "$module" ] || fail "sigs.k8s.io/gateway-api@$gateway_api_wanted could not be fetched"
   for file in "$module"/config/crd/standard/*.yaml; do
     echo ---
@@ -60,18 +60,16 @@ fetch_gateway_api() {
 # The first process of each pod, which holds its namespaces.
 build_pause() {
   if [ "$images/pause.tar" -nt "$here/pause.c" ]; then return; fi
-  local root
-  root=$(mktemp -d)
+  local root=$scratch/pause
+  mkdir "$root"
   cc -static -Os -s -o "$root/pause" "$here/pause.c"
   "$here/image.sh" "$images/pause.tar" registry.k8s.io/pause:3.10 "$root" entrypoint=/pause
-  rm -r "$root"
 }
 
 # A shell with curl, h2load and openssl: what tests run in pods that are not ours.
 build_toolbox() {
   if [ "$images/toolbox.tar" -nt "$here/build.sh" ]; then return; fi
-  local root file
-  root=$(mktemp -d)
+  local root=$scratch/toolbox file
   mkdir -p "$root"/{bin,etc,tmp,var/run,www}
   chmod 1777 "$root/tmp"
   install /bin/busybox "$root/bin/busybox"
@@ -83,14 +81,13 @@ build_toolbox() {
   done
   echo 'nobody:x:65534:65534::/:/bin/sh' >"$root/etc/passwd"
   "$here/image.sh" "$images/toolbox.tar" weft.test/toolbox:1 "$root" entrypoint=/bin/sh
-  rm -r "$root"
 }
 
 # Servers and clients that end as Kubernetes asks them to.
 build_app() {
   if [ "$images/app.tar" -nt "$here/app/main.go" ] && [ "$images/app.tar" -nt "$here/app/go.sum" ]; then return; fi
-  local root go
-  root=$(mktemp -d)
+  local root=$scratch/app go
+  mkdir "$root"
   go=$(find_go)
   (
     cd "$here/app"
@@ -98,10 +95,12 @@ build_app() {
       -ldflags="-s -w" -o "$root/app" .
   )
   "$here/image.sh" "$images/app.tar" weft.test/app:1 "$root" entrypoint=/app
-  rm -r "$root"
 }
 
 mkdir -p "$programs" "$images"
+# What images are made from; nothing of it is left, whatever fails.
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
 build_kubernetes
 build_monitoring
 fetch_gateway_api

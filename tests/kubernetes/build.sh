@@ -4,6 +4,9 @@
 . "$(dirname "$0")/lib.sh"
 
 kubernetes=$(sed -n 's|^\tk8s.io/kubernetes v||p' "$here/cluster/go.mod")
+# The parts, all of them in one program that looks at its name, and those of them that may be somebody else's.
+parts=(coredns etcd kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl kubelet)
+assets=(etcd kube-apiserver kubectl)
 gateway_api_wanted=$(sed -n 's|.*sigs.k8s.io/gateway-api \(v[^ ]*\).*|\1|p' "$here/conformance/go.mod")
 
 build_kubernetes() {
@@ -21,10 +24,42 @@ build_kubernetes() {
       -ldflags="-s -w -X $version_at.gitVersion=v$kubernetes -X $version_at.gitMajor=1 -X $version_at.gitMinor=$minor" \
       -o "$programs/cluster" .
   )
-  for part in coredns etcd kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl kubelet; do
-    ln -sfn cluster "$programs/$part"
-  done
   echo "$from" >"$stamp"
+}
+
+# What calls itself so, as a version without the v: "Kubernetes v1.36.2", "Client Version: v1.36.2", "etcd Version: 3.6.6".
+version_of() {
+  local flags=(--version)
+  if [ "$(basename "$1")" = kubectl ]; then flags=(version --client); fi
+  "$1" "${flags[@]}" 2>/dev/null | sed -n '1s/.*[ v]\([0-9][0-9.]*\).*/\1/p'
+}
+
+# Puts every part in its place: ours, or that of KUBEBUILDER_ASSETS, which must be of our minor version: the kubelet and the
+# controllers stay ours, and may be no newer than the API server. What etcd is called is its own affair.
+link_parts() {
+  local directory=${KUBEBUILDER_ASSETS:-} part version told=()
+  declare -A from=()
+  for part in "${parts[@]}"; do from[$part]=cluster; done
+  if [ -n "$directory" ]; then
+    directory=$(cd "$directory" 2>/dev/null && pwd) || fail "KUBEBUILDER_ASSETS is no directory: $KUBEBUILDER_ASSETS"
+    # A link to itself leads nowhere.
+    [ ! "$directory" -ef "$programs" ] || fail "KUBEBUILDER_ASSETS is where our own parts are ($programs): unset it"
+    for part in "${assets[@]}"; do
+      [ -x "$directory/$part" ] || fail "KUBEBUILDER_ASSETS lacks the program $directory/$part (it must have ${assets[*]})"
+      version=$(version_of "$directory/$part") || true
+      [ -n "$version" ] || fail "$directory/$part does not say its version"
+      if [ "$part" != etcd ] && [ "${version%.*}" != "${kubernetes%.*}" ]; then
+        fail "$directory/$part is of version $version, and the other parts are of ${kubernetes%.*}: give KUBEBUILDER_ASSETS of ${kubernetes%.*}, or unset it"
+      fi
+      from[$part]=$directory/$part
+      told+=("$part $version")
+    done
+    echo "from $directory: $(IFS=,; sed 's/,/, /g' <<<"${told[*]}"); the other parts are ours, of $kubernetes"
+  fi
+  # A link that is right is left alone: a cluster that runs may be using it.
+  for part in "${parts[@]}"; do
+    [ "$(readlink "$programs/$part")" = "${from[$part]}" ] || ln -sfn "${from[$part]}" "$programs/$part"
+  done
 }
 
 # What the tests of dashboards need of Prometheus and Grafana beside Debian's packages.
@@ -101,6 +136,8 @@ mkdir -p "$programs" "$images"
 # What images are made from; nothing of it is left, whatever fails.
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+# Before anything is built: what is wrong with assets need not wait for that.
+link_parts
 build_kubernetes
 build_monitoring
 fetch_gateway_api

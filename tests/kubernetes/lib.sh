@@ -1,7 +1,8 @@
 # What the scripts of the test cluster share. Sourced, never run.
 #
-# WEFT_KUBERNETES   where everything built and everything running lies, outside of any checkout
-# WEFT_CLUSTER      where this one cluster runs; another value makes another cluster
+# WEFT_KUBERNETES     where everything built and everything running lies, outside of any checkout
+# WEFT_CLUSTER        where this one cluster runs; another value makes another cluster
+# KUBEBUILDER_ASSETS  a directory with etcd, kube-apiserver and kubectl, which are used in place of ours
 
 set -euo pipefail
 

@@ -1,7 +1,8 @@
 //! `cargo xtask cluster`: a real Kubernetes of one node in namespaces of its own, built from Go modules and Debian's packages by
 //! the scripts in `tests/kubernetes`. Its addresses exist nowhere else, so that commands run inside of its network.
 //!
-//! Where `KUBECONFIG` names another cluster, that one is used and nothing is started.
+//! Where `KUBECONFIG` names another cluster, that one is used and nothing is started. Where `KUBEBUILDER_ASSETS` names a directory with
+//! an API server, the scripts take that one.
 
 use std::ffi::OsString;
 use std::fs;
@@ -24,6 +25,9 @@ Commands:
   conformance     Gateway API's suite for meshes, against Weft in the cluster (after load; half a minute); its report goes to
                   deploy/conformance
   run COMMAND...  a command inside of the cluster's network, with an administrator's KUBECONFIG: run kubectl get pods -A
+
+KUBECONFIG           names another cluster: that one is used, and none is built or started
+KUBEBUILDER_ASSETS   names a directory with etcd, kube-apiserver and kubectl: up takes those in place of its own
 ";
 
 /// Where a cluster's files lie.

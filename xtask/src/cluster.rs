@@ -133,14 +133,26 @@ impl Cluster {
 
     /// Prints what Weft's own pods said, for whoever reads a failure and has no cluster to look into any more.
     pub(crate) fn tell_logs(&self) {
-        for deployment in ["weft-control-plane", "weft-injector"] {
-            let selector = format!("app={deployment}");
-            let args = ["--namespace", "weft-system", "logs", "--prefix", "--tail", "100", "--selector", &selector];
+        let mut parts = vec![("weft-system", "weft-control-plane"), ("weft-system", "weft-injector")];
+        if self.has_plugin() {
+            parts.push(("weft-cni", "weft-cni"));
+        }
+        for (namespace, name) in parts {
+            let selector = format!("app={name}");
+            let args = ["--namespace", namespace, "logs", "--prefix", "--tail", "100", "--selector", &selector];
             let told = self.command("kubectl").and_then(|mut kubectl| check(kubectl.args(args)));
             if let Err(error) = told {
-                eprintln!("no logs of {deployment}: {error:#}");
+                eprintln!("no logs of {name}: {error:#}");
             }
         }
+    }
+
+    /// Whether the CNI plugin is installed; not where nobody can say.
+    fn has_plugin(&self) -> bool {
+        let args =
+            ["--namespace", "weft-cni", "get", "daemonset", "weft-cni", "--ignore-not-found", "--output", "name"];
+        let found = self.command("kubectl").and_then(|mut kubectl| Ok(kubectl.args(args).output()?));
+        found.is_ok_and(|found| found.status.success() && !found.stdout.is_empty())
     }
 
     /// Ends it. Nothing happens where none runs.

@@ -1,4 +1,4 @@
-//! What each decision on the way of a request costs, and how that grows: `cargo bench --package weft-bench`.
+//! What each decision on the way of a request costs, and how that grows, and the admission of a pod: `cargo bench --package weft-bench`.
 //!
 //! What every request pays is measured at its worst: the rule that matches is the last in its order, the policy that allows too.
 
@@ -9,6 +9,9 @@ use std::time::Instant;
 
 use divan::Bencher;
 use http::{HeaderMap, Method};
+use serde_json::json;
+use weft_injector::benching::Admissions;
+use weft_injector::patch::Installation;
 use weft_model::policy::{
     AuthzAction, AuthzPolicy, AuthzRule, BackendPolicy, DefaultAuthorization, MtlsMode, OperationMatch, PathPattern,
     PeerMatch, PolicyId,
@@ -105,6 +108,56 @@ fn scrape(bencher: Bencher<'_, '_>, samples: usize) {
         registry.write(&mut page);
         page.len()
     });
+}
+
+/// A pod of so many containers with probes, from the text of the API server's question to that of the answer.
+#[divan::bench(args = [1, 3, 10])]
+fn admit_a_pod(bencher: Bencher<'_, '_>, containers: usize) {
+    let webhook = Admissions::new(Installation {
+        image: "weft/proxy:1".to_owned(),
+        control_plane: "weft-control-plane.weft-system.svc:14010".to_owned(),
+        trust_domain: "cluster.local".to_owned(),
+        ..Installation::default()
+    });
+    let question = question(containers);
+    let answer = webhook.answer(&question).unwrap_or_default();
+    assert!(String::from_utf8_lossy(&answer).contains("JSONPatch"), "it has no proxy");
+    bencher.bench_local(|| webhook.answer(black_box(&question)).map_or(0, |answer| answer.len()));
+}
+
+fn question(containers: usize) -> Vec<u8> {
+    let probe =
+        |path: &str| json!({"httpGet": {"path": path, "port": "http"}, "periodSeconds": 10, "failureThreshold": 3});
+    let container = |n: usize| {
+        json!({
+            "name": format!("c{n}"), "image": format!("registry.example/shop/c{n}:1.2.3"), "imagePullPolicy": "IfNotPresent",
+            "ports": [{"name": "http", "containerPort": 8080 + n, "protocol": "TCP"}],
+            "env": (0..10).map(|n| json!({"name": format!("SETTING_{n}"), "value": "a value"})).collect::<Vec<_>>(),
+            "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
+            "readinessProbe": probe("/ready"), "livenessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 10},
+            "lifecycle": {"preStop": probe("/bye")},
+            "volumeMounts": [{"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true}],
+        })
+    };
+    let review = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "operation": "CREATE", "namespace": "shop", "dryRun": false,
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "userInfo": {"username": "system:serviceaccount:kube-system:replicaset-controller"},
+            "object": {
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"generateName": "cart-7d4b9-", "namespace": "shop", "labels": {"app": "cart"}},
+                "spec": {
+                    "serviceAccountName": "cart", "restartPolicy": "Always",
+                    "containers": (0..containers).map(container).collect::<Vec<_>>(),
+                    "volumes": [{"name": "token", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}],
+                },
+            },
+        },
+    });
+    review.to_string().into_bytes()
 }
 
 fn service(rules: usize) -> ServiceSpec {

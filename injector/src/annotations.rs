@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
 use ipnet::IpNet;
-use weft_init::PortRange;
+use weft_model::PortRange;
 use weft_model::kubernetes::{REWRITE_PROBES, SETTINGS_PREFIX as PREFIX, SKIP_INBOUND_PORTS};
+use weft_model::ports::entries;
 
 use crate::patch::Sidecar;
 
@@ -14,11 +16,11 @@ use crate::patch::Sidecar;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodSettings {
     /// Inbound ports that are not captured.
-    pub skip_inbound_ports: String,
+    pub skip_inbound_ports: Vec<PortRange>,
     /// Outbound ports that are not captured.
-    pub skip_outbound_ports: String,
+    pub skip_outbound_ports: Vec<PortRange>,
     /// Outbound networks that are not captured.
-    pub skip_outbound_cidrs: String,
+    pub skip_outbound_cidrs: Vec<IpNet>,
     /// What is logged.
     pub log_level: Option<String>,
     /// How long a drain waits, in seconds.
@@ -89,9 +91,9 @@ impl PodSettings {
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let text = || Some(value.to_owned());
         match name {
-            SKIP_INBOUND_PORTS => self.skip_inbound_ports = ports(value)?,
-            "skip-outbound-ports" => self.skip_outbound_ports = ports(value)?,
-            "skip-outbound-cidrs" => self.skip_outbound_cidrs = networks(value)?,
+            SKIP_INBOUND_PORTS => self.skip_inbound_ports = list(value, PORTS)?,
+            "skip-outbound-ports" => self.skip_outbound_ports = list(value, PORTS)?,
+            "skip-outbound-cidrs" => self.skip_outbound_cidrs = list(value, "network such as 10.0.0.0/8")?,
             "log-level" if is_filter(value) => self.log_level = text(),
             "log-level" => return Err("is not a log level or filter, such as debug or weft_proxy=debug".to_owned()),
             "drain-seconds" => {
@@ -135,27 +137,12 @@ pub const NAMES: [&str; 11] = [
     "sidecar",
 ];
 
-fn parts(value: &str) -> impl Iterator<Item = &str> {
-    value.split(',').map(str::trim).filter(|part| !part.is_empty())
-}
+/// What an entry of a list of ports is, for messages.
+const PORTS: &str = "port and no range of ports such as 8000-8100";
 
-/// Ports and ranges, as the init container takes them.
-fn ports(value: &str) -> Result<String, String> {
-    let is_range = |part: &&str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        first.parse().ok().zip(last.parse().ok()).and_then(|(first, last)| PortRange::new(first, last)).is_some()
-    };
-    match parts(value).find(|part| !is_range(part)) {
-        Some(bad) => Err(format!("has {bad:?}, which is no port and no range of ports such as 8000-8100")),
-        None => Ok(parts(value).collect::<Vec<_>>().join(",")),
-    }
-}
-
-fn networks(value: &str) -> Result<String, String> {
-    match parts(value).find(|part| part.parse::<IpNet>().is_err()) {
-        Some(bad) => Err(format!("has {bad:?}, which is no network such as 10.0.0.0/8")),
-        None => Ok(parts(value).collect::<Vec<_>>().join(",")),
-    }
+fn list<T: FromStr>(value: &str, what: &str) -> Result<Vec<T>, String> {
+    let read = |entry: &str| entry.parse().map_err(|_error| format!("has {entry:?}, which is no {what}"));
+    entries(value).map(read).collect()
 }
 
 fn is_filter(value: &str) -> bool {
@@ -195,8 +182,8 @@ mod tests {
         ])
         .unwrap();
         let want = PodSettings {
-            skip_inbound_ports: "9100,8000-8010".to_owned(),
-            skip_outbound_cidrs: "10.1.0.0/16,fd00::/8".to_owned(),
+            skip_inbound_ports: vec![PortRange::new(9100, 9100).unwrap(), PortRange::new(8000, 8010).unwrap()],
+            skip_outbound_cidrs: vec!["10.1.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()],
             log_level: Some("info,weft_proxy=debug".to_owned()),
             drain_seconds: Some(45),
             cpu_request: Some("0.5".to_owned()),
@@ -224,6 +211,12 @@ mod tests {
         ])
         .unwrap_err();
         assert_eq!(problems.len(), 10, "{problems:#?}");
+        for said in [
+            "skip-inbound-ports]: \"80,http\" has \"http\", which is no port and no range of ports such as 8000-8100",
+            "skip-outbound-cidrs]: \"10.0.0.0/33\" has \"10.0.0.0/33\", which is no network such as 10.0.0.0/8",
+        ] {
+            assert!(problems.iter().any(|problem| problem.ends_with(said)), "{said}: {problems:#?}");
+        }
         assert!(
             problems.iter().any(|problem| problem.contains("skip-inbound-port]") && problem.contains("does not exist"))
         );

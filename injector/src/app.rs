@@ -1,12 +1,10 @@
 //! The wiring: builds every part, hands each what it needs, joins all.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::registry::Registry;
 use weft_runtime::admin::Admin;
 use weft_runtime::clock::WallClock;
 use weft_runtime::drain::Drain;
@@ -17,6 +15,7 @@ use weft_runtime::telemetry::LogLevel;
 
 use crate::certificate::Keeper;
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::serve::serve;
 use crate::webhook::Webhook;
 
@@ -38,20 +37,11 @@ pub async fn run(config: Config, log: LogLevel) -> Result<(), AppError> {
     let (keeper, tls) = Keeper::new(client, config.namespace.clone(), SERVICE, WallClock::system());
     tasks.spawn("certificate", keeper.run(drain.clone()));
 
-    let mut registry = Registry::with_prefix("weft_injector");
-    let webhook = Webhook {
-        installation: config.installation(),
-        injected: counter(&mut registry, "injected_pods", "Pods that got a proxy"),
-        skipped: counter(&mut registry, "skipped_pods", "Pods that were left alone"),
-        refused: counter(&mut registry, "refused_pods", "Pods whose settings make no sense"),
-    };
+    let metrics = Arc::new(Metrics::new());
+    let webhook = Webhook { installation: config.installation(), metrics: Arc::clone(&metrics) };
     let shown = tls.clone();
     let admin = Admin::builder()
-        .metrics(move |text| {
-            if let Err(error) = encode(text, &registry) {
-                tracing::error!(%error, "metrics cannot be written");
-            }
-        })
+        .metrics(move |text| metrics.write(text))
         .ready(move || match shown.borrow().is_some() {
             true => Ok(()),
             false => Err(vec!["certificate".to_owned()]),
@@ -72,12 +62,6 @@ pub async fn run(config: Config, log: LogLevel) -> Result<(), AppError> {
     // It joins a thread.
     drop(tokio::task::spawn_blocking(move || drop(admin)).await);
     Ok(())
-}
-
-fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
-    let counter = Counter::default();
-    registry.register(name, help, counter.clone());
-    counter
 }
 
 /// Why the injector does not run.

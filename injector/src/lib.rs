@@ -8,6 +8,8 @@ pub mod patch;
 
 // The API server's question, and the answer.
 mod webhook;
+// What is counted.
+mod metrics;
 // The webhook's own certificate.
 mod certificate;
 // The way in, over TLS.
@@ -17,3 +19,6 @@ mod serve;
 pub mod config;
 // The wiring.
 pub mod app;
+
+// Ways in for the benchmarks.
+pub mod benching;

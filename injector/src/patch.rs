@@ -13,7 +13,7 @@ mod probes;
 use weft_init::{AnnotationError, Options};
 use weft_model::kubernetes::{
     ADMIN_PORT, DISABLED, INIT_CONTAINER, INJECT_LABEL, INJECTED_BY, MIRROR, NotInjected, PROXY_CONTAINER, REDIRECT,
-    TOKEN_AUDIENCE, TRUST_ANCHORS_KEY, TRUST_BUNDLE,
+    SKIP_INBOUND_PORTS, TOKEN_AUDIENCE, TRUST_ANCHORS_KEY, TRUST_BUNDLE,
 };
 use weft_model::probes::VARIABLE as PROBES_VARIABLE;
 
@@ -242,18 +242,25 @@ fn array_in<'a>(map: &'a mut Map<String, Value>, name: &str) -> Option<&'a mut V
 /// What the CNI plugin is told, in the words in which it reads.
 fn plugin_options(settings: &PodSettings) -> Result<String, Vec<Problem>> {
     let mut line = "cni".to_owned();
-    for (name, list) in [
-        ("skip-inbound-ports", &settings.skip_inbound_ports),
-        ("skip-outbound-ports", &settings.skip_outbound_ports),
-        ("skip-outbound-cidrs", &settings.skip_outbound_cidrs),
-    ] {
-        if !list.is_empty() {
-            line.extend([" ", name, "=", list]);
-        }
+    for (name, list) in skips(settings) {
+        line.extend([" ", name, "=", &list]);
     }
     let problem =
         |error: AnnotationError| vec![Problem { field: "metadata.annotations".to_owned(), message: error.to_string() }];
     Ok(Options::from_annotation(&line).map_err(problem)?.to_annotation())
+}
+
+/// What is not captured: each list that is not empty, as it is written.
+fn skips(settings: &PodSettings) -> impl Iterator<Item = (&'static str, String)> {
+    fn joined<T: ToString>(list: &[T]) -> String {
+        list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }
+    let lists = [
+        (SKIP_INBOUND_PORTS, joined(&settings.skip_inbound_ports)),
+        ("skip-outbound-ports", joined(&settings.skip_outbound_ports)),
+        ("skip-outbound-cidrs", joined(&settings.skip_outbound_cidrs)),
+    ];
+    lists.into_iter().filter(|(_, list)| !list.is_empty())
 }
 
 /// Sets the rules and proves them, or proves those of the CNI plugin. For the first it needs one capability, which as any user but
@@ -267,18 +274,11 @@ fn init_container(settings: &PodSettings, installation: &Installation) -> Value 
         ),
         Redirect::Init => (0, json!({"add": ["NET_ADMIN"], "drop": ["ALL"]}), Vec::new()),
     };
-    let env = [
-        ("WEFT_SKIP_INBOUND_PORTS", &settings.skip_inbound_ports),
-        ("WEFT_SKIP_OUTBOUND_PORTS", &settings.skip_outbound_ports),
-        ("WEFT_SKIP_OUTBOUND_CIDRS", &settings.skip_outbound_cidrs),
-    ];
-    let env: Vec<Value> = env
-        .into_iter()
-        .map(|(name, value)| (name, value.clone()))
-        .filter(|(_, value)| !value.is_empty())
-        .chain(task)
-        .map(|(name, value)| json!({"name": name, "value": value}))
-        .collect();
+    // Every flag of weft-init is a variable too.
+    let variable = |name: &str| format!("WEFT_{}", name.replace('-', "_").to_uppercase());
+    let skips = skips(settings).map(|(name, list)| (variable(name), list));
+    let task = task.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let env: Vec<Value> = skips.chain(task).map(|(name, value)| json!({"name": name, "value": value})).collect();
     json!({
         "name": INIT_CONTAINER,
         "image": installation.image,

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::response::Json;
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
+use axum::response::{IntoResponse as _, Json, Response};
 use axum::routing::post;
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview};
-use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
 
+use crate::metrics::Metrics;
 use crate::patch::{self, Installation, Outcome};
 
 /// The path that the API server asks at.
@@ -23,12 +24,8 @@ const QUESTION_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub(crate) struct Webhook {
     /// What is added.
     pub(crate) installation: Installation,
-    /// Pods that got a proxy.
-    pub(crate) injected: Counter,
-    /// Pods that were left alone.
-    pub(crate) skipped: Counter,
-    /// Pods that were refused.
-    pub(crate) refused: Counter,
+    /// What became of pods, and how long it took to say so.
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Webhook {
@@ -40,7 +37,8 @@ impl Webhook {
             .with_state(Arc::new(self))
     }
 
-    fn review(&self, review: AdmissionReview<DynamicObject>) -> AdmissionReview<DynamicObject> {
+    /// Answers a question.
+    pub(crate) fn review(&self, review: AdmissionReview<DynamicObject>) -> AdmissionReview<DynamicObject> {
         let request: AdmissionRequest<DynamicObject> = match review.try_into() {
             Ok(request) => request,
             Err(error) => {
@@ -67,19 +65,19 @@ impl Webhook {
         match patch::inject_salted(&pod, &self.installation, &request.uid) {
             Ok(Outcome::Injected(with)) => match allowed.with_patch(json_patch::diff(&pod, &with)) {
                 Ok(patched) => {
-                    self.injected.inc();
+                    self.metrics.injected.inc();
                     tracing::info!(namespace, name, "proxy added");
                     patched
                 }
                 Err(error) => AdmissionResponse::from(request).deny(error),
             },
             Ok(Outcome::Skipped(skip)) => {
-                self.skipped.inc();
+                self.metrics.skipped(skip).inc();
                 tracing::info!(namespace, name, reason = skip.message(), "pod left alone");
                 allowed
             }
             Err(problems) => {
-                self.refused.inc();
+                self.metrics.refused.inc();
                 let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 tracing::warn!(namespace, name, reason = text, "pod refused");
                 allowed.deny(format!("weft: {text}"))
@@ -88,11 +86,16 @@ impl Webhook {
     }
 }
 
-async fn answer(
-    State(webhook): State<Arc<Webhook>>,
-    Json(review): Json<AdmissionReview<DynamicObject>>,
-) -> Json<AdmissionReview<DynamicObject>> {
-    Json(webhook.review(review))
+/// What is no question is not counted among those that were answered: anybody may send it, and it says nothing of pods.
+async fn answer(State(webhook): State<Arc<Webhook>>, question: Request) -> Response {
+    let begun = Instant::now();
+    let review = match Json::<AdmissionReview<DynamicObject>>::from_request(question, &()).await {
+        Ok(Json(review)) => review,
+        Err(rejection) => return rejection.into_response(),
+    };
+    let answer = Json(webhook.review(review)).into_response();
+    webhook.metrics.answered(begun.elapsed());
+    answer
 }
 
 #[cfg(test)]
@@ -101,19 +104,18 @@ mod tests {
 
     use super::*;
 
-    fn answered(pod: &Value) -> Value {
-        let webhook = Webhook {
-            installation: Installation {
-                image: "weft:1".to_owned(),
-                control_plane: "c:14010".to_owned(),
-                trust_domain: "cluster.local".to_owned(),
-                ..Installation::default()
-            },
-            injected: Counter::default(),
-            skipped: Counter::default(),
-            refused: Counter::default(),
+    fn webhook() -> Webhook {
+        let installation = Installation {
+            image: "weft:1".to_owned(),
+            control_plane: "c:14010".to_owned(),
+            trust_domain: "cluster.local".to_owned(),
+            ..Installation::default()
         };
-        let review = json!({
+        Webhook { installation, metrics: Arc::new(Metrics::new()) }
+    }
+
+    fn question(pod: &Value) -> Value {
+        json!({
             "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
             "request": {
                 "uid": "705ab4f5", "operation": "CREATE", "namespace": "shop", "name": "", "dryRun": false,
@@ -122,8 +124,11 @@ mod tests {
                 "userInfo": {"username": "admin"},
                 "object": pod,
             },
-        });
-        let answer = webhook.review(serde_json::from_value(review).unwrap());
+        })
+    }
+
+    fn answered(pod: &Value) -> Value {
+        let answer = webhook().review(serde_json::from_value(question(pod)).unwrap());
         serde_json::to_value(answer).unwrap()["response"].clone()
     }
 
@@ -153,5 +158,34 @@ mod tests {
         assert_eq!(refused["allowed"], false);
         let message = refused["status"]["message"].as_str().unwrap();
         assert!(message.contains("config.weft.dev/drain-seconds"), "{message}");
+    }
+    #[tokio::test]
+    async fn every_answer_is_counted_with_its_outcome_and_how_long_it_took() {
+        let webhook = Arc::new(webhook());
+        let pod = |labels: Value, annotations: Value| {
+            json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "a"}]},
+                "metadata": {"name": "a", "labels": labels, "annotations": annotations}})
+        };
+        let injected = question(&pod(json!({}), json!({})));
+        let skipped = question(&pod(json!({"weft.dev/inject": "disabled"}), json!({})));
+        let refused = question(&pod(json!({}), json!({"config.weft.dev/sidecar": "none"})));
+        for (body, status) in [(injected, 200), (skipped, 200), (refused, 200), (json!("hello"), 422)] {
+            let question = Request::post(PATH).header("content-type", "application/json").body(body.to_string().into());
+            let answer = answer(State(Arc::clone(&webhook)), question.unwrap()).await;
+            assert_eq!(answer.status(), status, "{body}");
+        }
+        let mut page = String::new();
+        webhook.metrics.write(&mut page);
+        for line in [
+            "weft_injector_injected_pods_total 1",
+            "weft_injector_skipped_pods_total{reason=\"disabled\"} 1",
+            "weft_injector_skipped_pods_total{reason=\"host-network\"} 0",
+            "weft_injector_refused_pods_total 1",
+            "weft_injector_admission_duration_seconds_count 3",
+            "weft_injector_admission_duration_seconds_bucket{le=\"5.0\"} 3",
+        ] {
+            assert!(page.lines().any(|it| it == line), "{line}\n{page}");
+        }
+        assert!(page.contains("weft_injector_admission_duration_seconds_bucket{le=\"0.01\"}"), "{page}");
     }
 }

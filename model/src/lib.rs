@@ -10,6 +10,8 @@ pub mod endpoint;
 pub mod identity;
 // Names that the parts of Weft agree on inside of a cluster.
 pub mod kubernetes;
+// Ports as people write them.
+pub mod ports;
 // What the kubelet asks for by way of the proxy.
 pub mod probes;
 // Services and the protocols their ports speak.
@@ -31,4 +33,5 @@ pub use addr::{ClientAddr, EndpointAddr, OriginalDst};
 pub use endpoint::{EndpointSpec, Health, WorkloadName};
 pub use identity::{SpiffeId, TrustDomain};
 pub use policy::PolicyId;
+pub use ports::PortRange;
 pub use service::{AppProtocol, ServiceKey};

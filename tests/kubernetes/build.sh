@@ -4,6 +4,9 @@
 . "$(dirname "$0")/lib.sh"
 
 kubernetes=$(sed -n 's|^\tk8s.io/kubernetes v||p' "$here/cluster/go.mod")
+# The parts, all of them in one program that looks at its name, and those of them that may be somebody else's.
+parts=(coredns etcd kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl kubelet)
+assets=(etcd kube-apiserver kubectl)
 gateway_api_wanted=$(sed -n 's|.*sigs.k8s.io/gateway-api \(v[^ ]*\).*|\1|p' "$here/conformance/go.mod")
 
 build_kubernetes() {
@@ -21,10 +24,42 @@ build_kubernetes() {
       -ldflags="-s -w -X $version_at.gitVersion=v$kubernetes -X $version_at.gitMajor=1 -X $version_at.gitMinor=$minor" \
       -o "$programs/cluster" .
   )
-  for part in coredns etcd kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl kubelet; do
-    ln -sfn cluster "$programs/$part"
-  done
   echo "$from" >"$stamp"
+}
+
+# What calls itself so, as a version without the v: "Kubernetes v1.36.2", "Client Version: v1.36.2", "etcd Version: 3.6.6".
+version_of() {
+  local flags=(--version)
+  if [ "$(basename "$1")" = kubectl ]; then flags=(version --client); fi
+  "$1" "${flags[@]}" 2>/dev/null | sed -n '1s/.*[ v]\([0-9][0-9.]*\).*/\1/p'
+}
+
+# Puts every part in its place: ours, or that of KUBEBUILDER_ASSETS, which must be of our minor version: the kubelet and the
+# controllers stay ours, and may be no newer than the API server. What etcd is called is its own affair.
+link_parts() {
+  local directory=${KUBEBUILDER_ASSETS:-} part version told=()
+  declare -A from=()
+  for part in "${parts[@]}"; do from[$part]=cluster; done
+  if [ -n "$directory" ]; then
+    directory=$(cd "$directory" 2>/dev/null && pwd) || fail "KUBEBUILDER_ASSETS is no directory: $KUBEBUILDER_ASSETS"
+    # A link to itself leads nowhere.
+    [ ! "$directory" -ef "$programs" ] || fail "KUBEBUILDER_ASSETS is where our own parts are ($programs): unset it"
+    for part in "${assets[@]}"; do
+      [ -x "$directory/$part" ] || fail "KUBEBUILDER_ASSETS lacks the program $directory/$part (it must have ${assets[*]})"
+      version=$(version_of "$directory/$part") || true
+      [ -n "$version" ] || fail "$directory/$part does not say its version"
+      if [ "$part" != etcd ] && [ "${version%.*}" != "${kubernetes%.*}" ]; then
+        fail "$directory/$part is of version $version, and the other parts are of ${kubernetes%.*}: give KUBEBUILDER_ASSETS of ${kubernetes%.*}, or unset it"
+      fi
+      from[$part]=$directory/$part
+      told+=("$part $version")
+    done
+    echo "from $directory: $(IFS=,; sed 's/,/, /g' <<<"${told[*]}"); the other parts are ours, of $kubernetes"
+  fi
+  # A link that is right is left alone: a cluster that runs may be using it.
+  for part in "${parts[@]}"; do
+    [ "$(readlink "$programs/$part")" = "${from[$part]}" ] || ln -sfn "${from[$part]}" "$programs/$part"
+  done
 }
 
 # What the tests of dashboards need of Prometheus and Grafana beside Debian's packages.
@@ -48,7 +83,7 @@ fetch_gateway_api() {
   if grep -qs "bundle-version: $gateway_api_wanted" "$gateway_api"; then return; fi
   local go module
   go=$(find_go)
-  module=$(cd "$(mktemp -d)" && GOTOOLCHAIN=local "$go" mod download -json "sigs.k8s.io/gateway-api@$gateway_api_wanted" | sed -n 's/.*"Dir": "\(.*\)",/\1/p')
+  module=$(cd / && GOTOOLCHAIN=local "$go" mod download -json "sigs.k8s.io/gateway-api@$gateway_api_wanted" | sed -n 's/.*"Dir": "\(.*\)",/\1/p')
   [ -n "$module" ] || fail "sigs.k8s.io/gateway-api@$gateway_api_wanted could not be fetched"
   for file in "$module"/config/crd/standard/*.yaml; do
     echo ---
@@ -60,18 +95,16 @@ fetch_gateway_api() {
 # The first process of each pod, which holds its namespaces.
 build_pause() {
   if [ "$images/pause.tar" -nt "$here/pause.c" ]; then return; fi
-  local root
-  root=$(mktemp -d)
+  local root=$scratch/pause
+  mkdir "$root"
   cc -static -Os -s -o "$root/pause" "$here/pause.c"
   "$here/image.sh" "$images/pause.tar" registry.k8s.io/pause:3.10 "$root" entrypoint=/pause
-  rm -r "$root"
 }
 
 # A shell with curl, h2load and openssl: what tests run in pods that are not ours.
 build_toolbox() {
   if [ "$images/toolbox.tar" -nt "$here/build.sh" ]; then return; fi
-  local root file
-  root=$(mktemp -d)
+  local root=$scratch/toolbox file
   mkdir -p "$root"/{bin,etc,tmp,var/run,www}
   chmod 1777 "$root/tmp"
   install /bin/busybox "$root/bin/busybox"
@@ -83,14 +116,13 @@ build_toolbox() {
   done
   echo 'nobody:x:65534:65534::/:/bin/sh' >"$root/etc/passwd"
   "$here/image.sh" "$images/toolbox.tar" weft.test/toolbox:1 "$root" entrypoint=/bin/sh
-  rm -r "$root"
 }
 
 # Servers and clients that end as Kubernetes asks them to.
 build_app() {
   if [ "$images/app.tar" -nt "$here/app/main.go" ] && [ "$images/app.tar" -nt "$here/app/go.sum" ]; then return; fi
-  local root go
-  root=$(mktemp -d)
+  local root=$scratch/app go
+  mkdir "$root"
   go=$(find_go)
   (
     cd "$here/app"
@@ -98,10 +130,14 @@ build_app() {
       -ldflags="-s -w" -o "$root/app" .
   )
   "$here/image.sh" "$images/app.tar" weft.test/app:1 "$root" entrypoint=/app
-  rm -r "$root"
 }
 
 mkdir -p "$programs" "$images"
+# What images are made from; nothing of it is left, whatever fails.
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+# Before anything is built: what is wrong with assets need not wait for that.
+link_parts
 build_kubernetes
 build_monitoring
 fetch_gateway_api

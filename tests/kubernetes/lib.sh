@@ -1,7 +1,8 @@
 # What the scripts of the test cluster share. Sourced, never run.
 #
-# WEFT_KUBERNETES   where everything built and everything running lies, outside of any checkout
-# WEFT_CLUSTER      where this one cluster runs; another value makes another cluster
+# WEFT_KUBERNETES     where everything built and everything running lies, outside of any checkout
+# WEFT_CLUSTER        where this one cluster runs; another value makes another cluster
+# KUBEBUILDER_ASSETS  a directory with etcd, kube-apiserver and kubectl, which are used in place of ours
 
 set -euo pipefail
 
@@ -50,7 +51,8 @@ find_go() {
   toolchain=golang.org/toolchain@v0.0.1-go$go_wanted.linux-$(dpkg --print-architecture)
   echo "Go $go_wanted or newer is needed, ${have:-none} is here; fetching $toolchain" >&2
   local root
-  root=$(cd "$(mktemp -d)" && GOTOOLCHAIN=local GOFLAGS=-modcacherw go mod download -json "$toolchain" | sed -n 's/.*"Dir": "\(.*\)",/\1/p')
+  # Outside of any module, whose own rules would hold for the download.
+  root=$(cd / && GOTOOLCHAIN=local GOFLAGS=-modcacherw go mod download -json "$toolchain" | sed -n 's/.*"Dir": "\(.*\)",/\1/p')
   [ -n "$root" ] || fail "no Go $go_wanted could be fetched"
   chmod -R u+w,+x "$root/bin" "$root/pkg/tool" >&2
   echo "$root/bin/go"

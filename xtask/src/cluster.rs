@@ -1,7 +1,8 @@
 //! `cargo xtask cluster`: a real Kubernetes of one node in namespaces of its own, built from Go modules and Debian's packages by
 //! the scripts in `tests/kubernetes`. Its addresses exist nowhere else, so that commands run inside of its network.
 //!
-//! Where `KUBECONFIG` names another cluster, that one is used and nothing is started.
+//! Where `KUBECONFIG` names another cluster, that one is used and nothing is started. Where `KUBEBUILDER_ASSETS` names a directory with
+//! an API server, the scripts take that one.
 
 use std::ffi::OsString;
 use std::fs;
@@ -27,6 +28,9 @@ Commands:
                   (after load; five minutes; bench scale --help)
   bench start     how much longer a pod takes to start with a proxy (after load; two minutes; bench start --help)
   run COMMAND...  a command inside of the cluster's network, with an administrator's KUBECONFIG: run kubectl get pods -A
+
+KUBECONFIG           names another cluster: that one is used, and none is built or started
+KUBEBUILDER_ASSETS   names a directory with etcd, kube-apiserver and kubectl: up takes those in place of its own
 ";
 
 /// Where a cluster's files lie.
@@ -136,14 +140,26 @@ impl Cluster {
 
     /// Prints what Weft's own pods said, for whoever reads a failure and has no cluster to look into any more.
     pub(crate) fn tell_logs(&self) {
-        for deployment in ["weft-control-plane", "weft-injector"] {
-            let selector = format!("app={deployment}");
-            let args = ["--namespace", "weft-system", "logs", "--prefix", "--tail", "100", "--selector", &selector];
+        let mut parts = vec![("weft-system", "weft-control-plane"), ("weft-system", "weft-injector")];
+        if self.has_plugin() {
+            parts.push(("weft-cni", "weft-cni"));
+        }
+        for (namespace, name) in parts {
+            let selector = format!("app={name}");
+            let args = ["--namespace", namespace, "logs", "--prefix", "--tail", "100", "--selector", &selector];
             let told = self.command("kubectl").and_then(|mut kubectl| check(kubectl.args(args)));
             if let Err(error) = told {
-                eprintln!("no logs of {deployment}: {error:#}");
+                eprintln!("no logs of {name}: {error:#}");
             }
         }
+    }
+
+    /// Whether the CNI plugin is installed; not where nobody can say.
+    fn has_plugin(&self) -> bool {
+        let args =
+            ["--namespace", "weft-cni", "get", "daemonset", "weft-cni", "--ignore-not-found", "--output", "name"];
+        let found = self.command("kubectl").and_then(|mut kubectl| Ok(kubectl.args(args).output()?));
+        found.is_ok_and(|found| found.status.success() && !found.stdout.is_empty())
     }
 
     /// Ends it. Nothing happens where none runs.

@@ -68,3 +68,38 @@ impl Image {
         Ok(file)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dockerfile_makes_the_same_images() {
+        let root = crate::workspace::root().unwrap();
+        let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+        let (text, toolchain) = (read("deploy/Dockerfile"), read("rust-toolchain.toml"));
+        let version = toolchain.lines().find_map(|line| line.strip_prefix("channel = ")).unwrap().trim_matches('"');
+        let built = text.split_once(&format!("FROM rust:{version}-bookworm AS build\n")).unwrap().1;
+        let (build, stages) = built.split_once("\nFROM ").unwrap();
+        let built = build.split_once("for program in ").and_then(|(_, rest)| rest.split_once("; do")).unwrap().0;
+        let built: Vec<&str> = built.split_whitespace().filter(|word| *word != "\\").collect();
+        let stages: Vec<&str> = stages.split("\nFROM ").collect();
+        assert_eq!(stages.len(), IMAGES.len());
+        for Image { name, programs, user } in &IMAGES {
+            let stage = stages.iter().find(|stage| stage.starts_with(&format!("scratch AS {name}\n"))).unwrap();
+            for line in [format!("USER {user}"), format!("ENTRYPOINT [\"/{}\"]", programs[0])] {
+                assert!(stage.lines().any(|it| it == line), "{name}: {line}");
+            }
+            let copied = stage.lines().find_map(|line| line.strip_prefix("COPY --from=build ")?.strip_suffix(" /"));
+            let copied: Vec<&str> = copied.unwrap().split(' ').map(|it| it.trim_start_matches("/out/")).collect();
+            let put: Vec<&str> = built.iter().copied().filter(|it| copied.iter().any(|word| fits(word, it))).collect();
+            assert!(programs.iter().all(|it| put.contains(it)), "{name} lacks some of {programs:?}: {put:?}");
+            assert!(put.iter().all(|it| programs.contains(it)), "{name} has more than {programs:?}: {put:?}");
+        }
+    }
+
+    /// Whether a word of `COPY` means this program.
+    fn fits(word: &str, program: &str) -> bool {
+        word.strip_suffix('*').map_or(word == program, |start| program.starts_with(start))
+    }
+}

@@ -1,10 +1,12 @@
 //! Asks the API server, and decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
 use kube::Client;
+use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
+use weft_install::Manifest;
 use weft_model::kubernetes::{ENABLED, INJECT_LABEL, TRUST_BUNDLE};
 
 use super::facts::text;
@@ -22,8 +24,8 @@ pub(crate) enum Stage {
 /// How many objects the API server is asked for at a time.
 const PAGE: usize = 500;
 
-/// Asks for everything that the checks of a stage look at.
-pub(crate) async fn gather(client: &Client, stage: Stage, now_unix_s: u64) -> Facts {
+/// Asks for everything that the checks of a stage look at. `planned` is what will be installed, which counts before it alone.
+pub(crate) async fn gather(client: &Client, stage: Stage, planned: &[Manifest], now_unix_s: u64) -> Facts {
     let version = get(client, "/version").await;
     // Whoever does not answer is not asked twenty times.
     let is_there = matches!(version, Fact::There(_));
@@ -40,7 +42,7 @@ pub(crate) async fn gather(client: &Client, stage: Stage, now_unix_s: u64) -> Fa
     Facts {
         now_unix_s,
         nodes: ask_list(client, "/api/v1/nodes", "").await,
-        rights: if stage == Stage::Before { rights(client).await } else { Vec::new() },
+        rights: if stage == Stage::Before { rights(client, planned).await } else { Vec::new() },
         http_route: ask(client, &definition("httproutes.gateway.networking.k8s.io")).await,
         cilium: ask(client, &map("kube-system", "cilium-config")).await,
         felix: ask(client, "/apis/crd.projectcalico.org/v1/felixconfigurations/default").await,
@@ -100,26 +102,30 @@ async fn namespaces(client: Option<&Client>) -> Result<Vec<Labelled>, String> {
     Ok(labelled)
 }
 
-/// What the installation creates.
-const CREATED: [(&str, &str, &str); 12] = [
-    ("apiextensions.k8s.io", "customresourcedefinitions", ""),
-    ("", "namespaces", ""),
-    ("rbac.authorization.k8s.io", "clusterroles", ""),
-    ("rbac.authorization.k8s.io", "clusterrolebindings", ""),
-    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", ""),
-    ("rbac.authorization.k8s.io", "roles", "weft-system"),
-    ("rbac.authorization.k8s.io", "rolebindings", "weft-system"),
-    ("apps", "deployments", "weft-system"),
-    ("policy", "poddisruptionbudgets", "weft-system"),
-    ("", "serviceaccounts", "weft-system"),
-    ("", "services", "weft-system"),
-    ("", "configmaps", "weft-system"),
-];
+/// A kind of object as the API server calls it, and the namespace of those that are meant; empty for objects of the whole cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Created {
+    namespace: String,
+    group: String,
+    resource: String,
+}
 
-async fn rights(client: Option<&Client>) -> Vec<(String, Result<bool, String>)> {
+/// What the installation creates, each kind once.
+fn created(planned: &[Manifest]) -> BTreeSet<Created> {
+    let kind = |object: &Value| {
+        let version = text(object, "/apiVersion");
+        let (group, version) = version.split_once('/').unwrap_or(("", version));
+        let kind = GroupVersionKind::gvk(group, version, text(object, "/kind"));
+        let namespace = text(object, "/metadata/namespace").to_owned();
+        Created { namespace, group: group.to_owned(), resource: ApiResource::from_gvk(&kind).plural }
+    };
+    planned.iter().map(|Manifest { object, .. }| kind(object)).collect()
+}
+
+async fn rights(client: Option<&Client>, planned: &[Manifest]) -> Vec<(String, Result<bool, String>)> {
     let Some(client) = client else { return Vec::new() };
     let mut rights = Vec::new();
-    for (group, resource, namespace) in CREATED {
+    for Created { namespace, group, resource } in created(planned) {
         for verb in ["create", "patch"] {
             let attributes = json!({"group": group, "resource": resource, "namespace": namespace, "verb": verb});
             let review = json!({
@@ -133,7 +139,8 @@ async fn rights(client: Option<&Client>) -> Vec<(String, Result<bool, String>)> 
                 Err(error) => Err(error.to_string()),
             };
             let allowed = allowed.map(|review| review.pointer("/status/allowed") == Some(&Value::Bool(true)));
-            rights.push((format!("{verb} {resource}"), allowed));
+            let place = if namespace.is_empty() { String::new() } else { format!(" in {namespace}") };
+            rights.push((format!("{verb} {resource}{place}"), allowed));
         }
     }
     rights
@@ -232,6 +239,7 @@ mod tests {
     use http_body_util::Full;
     use hyper::body::Bytes;
     use kube::client::Body;
+    use weft_install::{Layer, Values};
 
     use super::*;
 
@@ -271,7 +279,7 @@ mod tests {
             "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" => (201, json!({"status": {"allowed": true}})),
             _ => refusal(404),
         });
-        let facts = gather(&client, Stage::Before, 7).await;
+        let facts = gather(&client, Stage::Before, &planned(&[]), 7).await;
         assert_eq!(facts.version, Fact::There(json!({"gitVersion": "v1.34.0"})));
         assert_eq!(facts.nodes, Fact::There(json!({"items": [1, 2, 3]})));
         assert!(matches!(&facts.cilium, Fact::Unknown(why) if why.contains("no")), "{:?}", facts.cilium);
@@ -283,8 +291,56 @@ mod tests {
         );
         let names: Vec<&str> = namespaces.iter().map(Labelled::name).collect();
         assert_eq!(names, ["shop", "lone"]);
-        assert_eq!(facts.rights.len(), 2 * CREATED.len());
+        let asked: Vec<&str> = facts.rights.iter().map(|(what, _)| what.as_str()).collect();
+        for want in ["create customresourcedefinitions", "patch clusterroles", "create deployments in weft-system"] {
+            assert!(asked.contains(&want), "{want}: {asked:?}");
+        }
         assert!(facts.rights.iter().all(|(_, allowed)| *allowed == Ok(true)));
+    }
+
+    /// What is installed where this is set.
+    fn planned(set: &[&str]) -> Vec<Manifest> {
+        let (values, set) = Values::read(set.iter().map(|text| Layer::set(text).unwrap()).collect::<Vec<_>>()).unwrap();
+        weft_install::installed(&values, &set)
+    }
+
+    #[test]
+    fn a_right_is_asked_for_where_something_will_be_created() {
+        let has = |set: &[&str], namespace: &str, group: &str, resource: &str| {
+            let [namespace, group, resource] = [namespace, group, resource].map(str::to_owned);
+            created(&planned(set)).contains(&Created { namespace, group, resource })
+        };
+        let plugin = ["cni.enabled=true"].as_slice();
+        let none: &[&str] = &[];
+        for (set, namespace, group, resource, want) in [
+            (none, "", "", "namespaces", true),
+            (none, "", "apiextensions.k8s.io", "customresourcedefinitions", true),
+            (none, "", "admissionregistration.k8s.io", "mutatingwebhookconfigurations", true),
+            (none, "weft-system", "policy", "poddisruptionbudgets", true),
+            (none, "weft-system", "", "configmaps", true),
+            (none, "weft-cni", "apps", "daemonsets", false),
+            (plugin, "weft-cni", "apps", "daemonsets", true),
+            (plugin, "weft-cni", "", "serviceaccounts", true),
+            (plugin, "weft-cni", "rbac.authorization.k8s.io", "rolebindings", true),
+            (none, "", "scheduling.k8s.io", "priorityclasses", false),
+            (
+                &["priorityClass.create=true", "priorityClass.name=weft"],
+                "",
+                "scheduling.k8s.io",
+                "priorityclasses",
+                true,
+            ),
+            (
+                &["controlPlane.autoscaling.enabled=true"],
+                "weft-system",
+                "autoscaling",
+                "horizontalpodautoscalers",
+                true,
+            ),
+            (&["crds.enabled=false"], "", "apiextensions.k8s.io", "customresourcedefinitions", false),
+        ] {
+            assert_eq!(has(set, namespace, group, resource), want, "{set:?}: {namespace} {group} {resource}");
+        }
     }
 
     #[tokio::test]
@@ -309,7 +365,7 @@ mod tests {
     #[tokio::test]
     async fn an_api_server_that_does_not_answer_is_asked_once() {
         let client = server(|path| if path == "/version" { refusal(500) } else { panic!("{path} was asked for") });
-        let facts = gather(&client, Stage::Before, 7).await;
+        let facts = gather(&client, Stage::Before, &planned(&[]), 7).await;
         assert!(matches!(facts.version, Fact::Unknown(_)) && facts.rights.is_empty() && facts.namespaces.is_err());
     }
 }

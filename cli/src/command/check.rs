@@ -2,11 +2,13 @@
 
 use std::io::Write as _;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use clap::Args;
+use weft_install::Manifest;
 use weft_runtime::clock::WallClock;
 
-use super::Exit;
+use super::install::ValueArgs;
+use super::{Ends as _, Exit};
 use crate::check::{self, Level, Stage, Verdict};
 use crate::cluster::ClusterArgs;
 use crate::terminal::{Colour, Paint};
@@ -19,11 +21,15 @@ docs/checks.md says of each check what it means. The exit code is 0 where nothin
 
 Examples:
   weft check --pre && weft install | kubectl apply -f -
+  weft check --pre --set cni.enabled=true
   weft check --strict --colour never")]
 pub(crate) struct Options {
-    /// Before the installation: whether the cluster has what Weft needs, and this account may install it.
+    /// Before the installation: whether the cluster has what Weft needs, and this account may install it. --set and --values say
+    /// what will be installed, as for `weft install`.
     #[arg(long)]
     pre: bool,
+    #[command(flatten)]
+    values: ValueArgs,
     /// A warning is a failure too.
     #[arg(long)]
     strict: bool,
@@ -38,11 +44,24 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> anyhow::Result<Exit> {
     let stage = if options.pre { Stage::Before } else { Stage::After };
     let now = WallClock::system().unix_seconds();
-    let facts = options.cluster.run(async |client| check::gather(&client, stage, now).await)?;
+    let planned = planned(options)?;
+    let facts = options.cluster.run(async |client| check::gather(&client, stage, &planned, now).await)?;
     let verdicts = check::verdicts(&facts, stage);
     let text = table(&verdicts, Paint::when(options.colour));
     std::io::stdout().write_all(text.as_bytes()).context("printing the checks")?;
     Ok(exit(&verdicts, options.strict))
+}
+
+/// What will be installed; afterwards the cluster says what was.
+fn planned(options: &Options) -> anyhow::Result<Vec<Manifest>> {
+    if options.pre {
+        let (values, set) = options.values.read(None)?;
+        return Ok(weft_install::installed(&values, &set));
+    }
+    if options.values.is_empty() {
+        return Ok(Vec::new());
+    }
+    Err(anyhow!("--set and --values say what will be installed, and go with --pre")).ends(Exit::Usage)
 }
 
 fn exit(verdicts: &[(&str, Verdict)], strict: bool) -> Exit {
@@ -82,6 +101,20 @@ mod tests {
 
     fn verdict(level: Level, remedy: &str) -> Verdict {
         Verdict { level, said: "said".to_owned(), remedy: remedy.to_owned() }
+    }
+
+    #[test]
+    fn values_are_of_what_is_installed_later() {
+        let planned = |pre: bool, set: &[&str]| {
+            let values = ValueArgs { set: set.iter().map(|it| (*it).to_owned()).collect(), files: Vec::new() };
+            let (colour, cluster) = (Colour::default(), ClusterArgs::default());
+            planned(&Options { pre, strict: false, values, colour, cluster }).map(|planned| planned.len())
+        };
+        let (less, more) = (planned(true, &[]).unwrap(), planned(true, &["cni.enabled=true"]).unwrap());
+        assert!(0 < less && less < more, "{less} {more}");
+        assert_eq!(planned(false, &[]).unwrap(), 0);
+        assert!(planned(true, &["cni.enable=true"]).is_err());
+        assert!(planned(false, &["cni.enabled=true"]).unwrap_err().to_string().contains("--pre"));
     }
 
     #[test]

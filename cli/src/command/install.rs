@@ -39,6 +39,11 @@ pub(crate) struct ValueArgs {
 }
 
 impl ValueArgs {
+    /// Whether nothing is set.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.files.is_empty()
+    }
+
     /// Reads them over what was set before, and tells what is set now.
     pub(crate) fn read(&self, before: Option<Layer>) -> anyhow::Result<(Values, Value)> {
         let mut layers = Vec::from_iter(before);

@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, PodSpec, PodStat
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use weft_model::bounds::{INBOUND_PORTS_MAX, NAME_BYTES_MAX, OPEN_PATHS_MAX, PATH_BYTES_MAX};
 use weft_model::kubernetes::{ADMIN_PORT, PROXY_CONTAINER, SETTINGS_PREFIX, SKIP_INBOUND_PORTS};
-use weft_model::{AppProtocol, SpiffeId, WorkloadName};
+use weft_model::ports::entries;
+use weft_model::{AppProtocol, PortRange, SpiffeId, WorkloadName};
 
 use crate::index::IndexConfig;
 use crate::object::Name;
@@ -128,13 +129,11 @@ fn skipped(pod: &Pod, problems: &mut Vec<Problem>) -> BTreeSet<u16> {
     let setting = format!("{SETTINGS_PREFIX}{SKIP_INBOUND_PORTS}");
     let text = annotations.and_then(|all| all.get(&setting)).map(String::as_str).unwrap_or_default();
     let mut skip = BTreeSet::new();
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        // One port, or several in a row, as the init container takes them.
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        match (first.parse::<u16>(), last.parse::<u16>()) {
-            (Ok(first), Ok(last)) if first != 0 && first <= last => skip.extend(first..=last),
-            _ => {
-                let message = format!("{part:?} is not a port and not a range of ports; it is left out");
+    for entry in entries(text) {
+        match entry.parse::<PortRange>() {
+            Ok(range) => skip.extend(range.first()..=range.last()),
+            Err(_) => {
+                let message = format!("{entry:?} is not {}; it is left out", PortRange::EXPECTED);
                 problems.push(Problem::refused(format!("metadata.annotations[{setting}]"), message));
             }
         }

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use clap::Parser;
 use ipnet::IpNet;
+use weft_model::PortRange;
+use weft_model::ports::entries;
 
-use crate::options::{Options, PortRange};
+use crate::options::Options;
 
 /// So many entries a list may have: each becomes two rules, and the transaction must fit into a socket buffer.
 pub(crate) const ENTRIES_MAX: usize = 128;
@@ -188,7 +190,7 @@ impl Wrong {
     }
 
     fn take_list<T>(&mut self, flag: &str, text: &str, parse: impl Fn(&str) -> Result<T, &'static str>) -> Vec<T> {
-        let entries: Vec<&str> = text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
+        let entries: Vec<&str> = entries(text).collect();
         if entries.len() > ENTRIES_MAX {
             self.lines.push(format!("{}: {} entries are more than {ENTRIES_MAX}", named(flag), entries.len()));
             return Vec::new();
@@ -251,9 +253,7 @@ fn mark(text: &str) -> Result<Option<NonZeroU32>, &'static str> {
 }
 
 pub(crate) fn port_range(text: &str) -> Result<PortRange, &'static str> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let range = first.trim().parse().ok().zip(last.trim().parse().ok());
-    range.and_then(|(first, last)| PortRange::new(first, last)).ok_or("a port or a range such as 8000-8100")
+    text.parse().or(Err(PortRange::EXPECTED))
 }
 
 pub(crate) fn cidr(text: &str) -> Result<IpNet, &'static str> {

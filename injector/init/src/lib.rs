@@ -21,7 +21,7 @@ mod run;
 
 pub use annotation::AnnotationError;
 pub use error::{InitError, told};
-pub use options::{Options, PortRange};
+pub use options::Options;
 pub use prove::{Evidence, Proof, ProofError};
 pub use run::run;
 

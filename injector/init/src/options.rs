@@ -1,9 +1,9 @@
 //! What to redirect and what to leave alone. Every value here is already valid; `config` parses what people write.
 
-use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};
 
 use ipnet::IpNet;
+use weft_model::PortRange;
 
 /// What the redirect rules depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,45 +50,5 @@ impl Default for Options {
             skip_outbound_ports: Vec::new(),
             skip_outbound_cidrs: Vec::new(),
         }
-    }
-}
-
-/// One port or several in a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortRange {
-    first: u16,
-    last: u16,
-}
-
-impl PortRange {
-    /// The ports from `first` to `last`, both included; none where that is empty or begins with port 0.
-    pub const fn new(first: u16, last: u16) -> Option<Self> {
-        if first == 0 || last < first { None } else { Some(Self { first, last }) }
-    }
-
-    /// One port.
-    pub const fn single(port: NonZeroU16) -> Self {
-        Self { first: port.get(), last: port.get() }
-    }
-
-    /// The lowest of them.
-    pub const fn first(self) -> u16 {
-        self.first
-    }
-
-    /// The highest of them.
-    pub const fn last(self) -> u16 {
-        self.last
-    }
-
-    /// Whether `port` is one of them.
-    pub const fn contains(self, port: u16) -> bool {
-        self.first <= port && port <= self.last
-    }
-}
-
-impl fmt::Display for PortRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
     }
 }

@@ -8,8 +8,9 @@
 use std::num::{NonZeroU16, NonZeroU32};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use weft_model::PortRange;
 
-use crate::options::{Options, PortRange};
+use crate::options::Options;
 
 /// The name of our table, in whichever family.
 pub(crate) const TABLE: &str = "weft";

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
-use weft_init::{Options, PortRange};
+use weft_init::Options;
+use weft_model::PortRange;
 use weft_model::bounds::KNOB_MAX;
 use weft_model::kubernetes::ADMIN_PORT;
 use weft_model::probes::{Action, HttpGet, Occasion, Probe, Probes, ProbesError};
@@ -57,7 +58,7 @@ pub(super) fn rewrite(
         return Ok(None);
     }
     let grace = spec.get("terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(GRACE_SECONDS);
-    let rules = Rules { skipped: skipped(&settings.skip_inbound_ports), all: settings.rewrite_probes == Rewrite::All };
+    let rules = Rules { skipped: &settings.skip_inbound_ports, all: settings.rewrite_probes == Rewrite::All };
     let mut found = Found::default();
     for list in ["initContainers", "containers"] {
         let containers = spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
@@ -89,23 +90,15 @@ struct Found {
     left: Vec<Probe>,
 }
 
-fn skipped(text: &str) -> Vec<PortRange> {
-    let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        PortRange::new(first.parse().ok()?, last.parse().ok()?)
-    };
-    text.split(',').filter_map(range).collect()
-}
-
 /// What is rewritten.
-struct Rules {
+struct Rules<'a> {
     /// What the kubelet reaches as if there were no proxy.
-    skipped: Vec<PortRange>,
+    skipped: &'a [PortRange],
     /// Also what gets through without.
     all: bool,
 }
 
-impl Rules {
+impl Rules<'_> {
     fn container(&self, container: &mut Value, key: &str, grace: Duration, found: &mut Found) {
         let Some(name) = container["name"].as_str().map(str::to_owned) else { return };
         let ports = container["ports"].clone();

@@ -2,9 +2,10 @@ use std::ffi::OsString;
 use std::num::{NonZeroU16, NonZeroU32};
 
 use clap::Parser;
+use weft_model::PortRange;
 
 use super::{Action, Raw};
-use crate::options::{Options, PortRange};
+use crate::options::Options;
 
 #[test]
 fn nothing_said_means_the_numbers_of_the_mesh() {

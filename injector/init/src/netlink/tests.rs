@@ -3,13 +3,14 @@ use std::io;
 use ipnet::IpNet;
 use proptest::prelude::{Strategy, any, prop_oneof, proptest};
 use proptest::{collection, prop_assert, prop_assert_eq};
+use weft_model::PortRange;
 
 use super::batch::{Batch, RULE_CHAIN, RULE_EXPRESSIONS, RULE_TABLE, kind};
 use super::expression::{self, Expression, lower};
 use super::held::Held;
 use super::message::{Attributes, Message, split};
 use crate::error::InitError;
-use crate::options::{Options, PortRange};
+use crate::options::Options;
 use crate::plan::{Family, Match, Rule, Side, TABLE, Verdict, plan};
 
 #[test]

@@ -1,7 +1,9 @@
 use std::num::NonZeroU32;
 
+use weft_model::PortRange;
+
 use super::{Family, plan};
-use crate::options::{Options, PortRange};
+use crate::options::Options;
 
 #[test]
 fn the_default_ruleset_is_this_text() {

@@ -124,8 +124,10 @@ fn socket_error(attempt: &'static str, source: io::Error) -> ProofError {
 
 #[cfg(test)]
 mod tests {
+    use weft_model::PortRange;
+
     use super::{IpNet, captured_port, neighbour};
-    use crate::options::{Options, PortRange};
+    use crate::options::Options;
 
     #[test]
     fn a_neighbour_is_another_host_of_the_network() {

@@ -5,7 +5,8 @@ use std::num::NonZeroU32;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use weft_init::{Options, PortRange, apply, remove};
+use weft_init::{Options, apply, remove};
+use weft_model::PortRange;
 
 use crate::wire::{
     accept, assert_quiet, assert_unanswered, connect, connect_marked, is_reset, listen, listen_anywhere,

@@ -3,7 +3,8 @@
 use std::num::NonZeroU32;
 use std::process::{Command, Output};
 
-use weft_init::{Options, PortRange, apply, prove, remove, render};
+use weft_init::{Options, apply, prove, remove, render};
+use weft_model::PortRange;
 
 use crate::world::{self, Neighbour, nft};
 

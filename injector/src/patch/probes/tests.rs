@@ -145,7 +145,10 @@ fn settings_say_what_is_left_alone() {
         "readinessProbe": {"httpGet": {"port": 8080, "path": "/ok", "httpHeaders": [{"name": "Host", "value": "a"}]}},
         "startupProbe": {"grpc": {"port": 9000}},
     });
-    let skip = |ports: &str| PodSettings { skip_inbound_ports: ports.to_owned(), ..PodSettings::default() };
+    let skip = |ports: &str| PodSettings {
+        skip_inbound_ports: ports.split(',').map(|range| range.parse().unwrap()).collect(),
+        ..PodSettings::default()
+    };
     let how = |rewrite_probes| PodSettings { rewrite_probes, ..PodSettings::default() };
     for (settings, want) in [
         (skip("3306,9001-9002"), vec!["startupProbe"]),

@@ -106,6 +106,8 @@ fn every_panel_and_every_alert_is_answered_by_what_the_shop_does() {
     let weights = r#"[{"op": "replace", "path": "/spec/rules/1/backendRefs/1/weight", "value": 30}]"#;
     let route = ["patch", "httproute", "product-canary", "--type", "json", "--patch", weights];
     kubectl(&[&["--namespace", "shop"], &route[..]].concat()).unwrap();
+    // And a pod, of which the injector is asked and that is not made: how long the answer took is a figure too.
+    kubectl(&["--namespace", "golden", "run", "asked", "--image", "weft.test/toolbox:1", "--dry-run=server"]).unwrap();
     for dashboard in dashboards::read().unwrap() {
         eventually("an answer for every panel", || answered(&prometheus, &dashboard)).unwrap();
     }

@@ -238,6 +238,32 @@ fn an_issuer_of_our_own_is_replaced_by_anothers_without_a_gap() {
 }
 
 #[test]
+fn a_rotation_of_our_own_that_was_announced_is_taken_back_and_one_that_switched_ends() {
+    let root = anchor("root");
+    let offer = read(&secret(&root)).unwrap();
+    for switches in [false, true] {
+        let dir = TempDir::new().unwrap();
+        let ours = Authority::open(dir.path(), Settings { issuer_secret: None, ..settings() }, NOW).unwrap();
+        let before = ours.bundle();
+        ours.begin_rotation(NOW).unwrap();
+        if switches {
+            assert_eq!(ours.advance(ALL, NOW).unwrap(), Step::Switch);
+        }
+        drop(ours);
+        let authority = open(&dir, NOW + 1);
+        let first = if switches { Adopted::Waits } else { Adopted::Withdrawn };
+        assert_eq!(authority.adopt(&offer, true, NOW + 1).unwrap(), first);
+        assert_eq!(authority.adopt(&offer, true, NOW + 1).unwrap(), Adopted::Waits);
+        assert_eq!(is_accepted(&leaf(&authority, NOW + 1), &before, NOW + 1), !switches);
+        assert_eq!(authority.advance(ALL, NOW + 2 + LIFE).unwrap(), Step::Retire);
+        assert_eq!(authority.adopt(&offer, true, NOW + 2 + LIFE).unwrap(), Adopted::Announced);
+        assert!(!dir.path().join("next-anchor.key").exists());
+        assert_eq!(authority.advance(ALL, NOW + 2 + LIFE).unwrap(), Step::Switch);
+        assert!(signs_by(&authority, &offer, &[&root], NOW + 2 + LIFE));
+    }
+}
+
+#[test]
 fn an_issuer_that_has_expired_keeps_nobody_waiting() {
     let root = anchor("root");
     let mut short = params("weft issuer");

@@ -8,11 +8,12 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use weft_model::SpiffeId;
 use weft_runtime::clock::WallClock;
 use weft_runtime::drain::Drain;
 
+use super::REQUEST_MAX;
 use crate::ca::{Offer, OfferError};
 use crate::metrics::Metrics;
 
@@ -51,7 +52,8 @@ impl IssuerSecret {
     /// It cannot be read, is not there, or does not hold an issuer that can be used.
     pub(crate) async fn read(&self) -> Result<Offer, IssuerError> {
         let name = &self.name;
-        let secret = self.api.get_opt(name).await;
+        let secret = timeout(REQUEST_MAX, self.api.get_opt(name)).await;
+        let secret = secret.map_err(|_slow| IssuerError::Slow { name: Arc::clone(name) })?;
         let secret = secret.map_err(|source| IssuerError::Api { name: Arc::clone(name), source: Box::new(source) })?;
         let secret = secret.ok_or_else(|| IssuerError::Missing { name: Arc::clone(name) })?;
         offer_of(&secret, &self.identity, self.clock.unix_seconds())
@@ -115,6 +117,12 @@ pub(crate) enum IssuerError {
         /// The Secret.
         name: Arc<str>,
     },
+    /// The API server does not answer in time.
+    #[error("the Secret {name} cannot be read: the API server does not answer")]
+    Slow {
+        /// The Secret.
+        name: Arc<str>,
+    },
     /// It holds no issuer that can be used.
     #[error("the Secret {name} cannot be used")]
     Unusable {
@@ -131,6 +139,7 @@ impl IssuerError {
         match self {
             Self::Api { source, .. } => matches!(&**source, kube::Error::Api(status) if status.is_forbidden()),
             Self::Missing { .. } | Self::Unusable { .. } => true,
+            Self::Slow { .. } => false,
         }
     }
 }

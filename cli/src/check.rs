@@ -98,6 +98,7 @@ pub(crate) const ALL: &[Check] = &[
     Check { name: "pod-security", when: When::Always, decide: workloads::pod_security },
     Check { name: "trust-bundle", when: When::After, decide: workloads::trust_bundle },
     Check { name: "authority-expiry", when: When::After, decide: workloads::authority_expiry },
+    Check { name: "issuer-secret", when: When::After, decide: installed::issuer_secret },
     Check { name: "issuer-expiry", when: When::After, decide: installed::issuer_expiry },
     Check { name: "injection", when: When::After, decide: workloads::injection },
     Check { name: "proxy-version", when: When::After, decide: workloads::proxy_version },

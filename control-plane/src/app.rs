@@ -3,6 +3,7 @@
 mod admin;
 mod authority;
 mod source;
+mod waiting;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -68,12 +69,17 @@ impl App {
         let hub = Arc::new(Hub::new(hub_config(&config), Arc::clone(&metrics)));
         let cluster = match config.source {
             Source::Directory(_) => None,
-            Source::Kubernetes => Some(Box::pin(Cluster::join(&config, &clock, &tasks, &drain)).await?),
+            Source::Kubernetes => Some(Box::pin(Cluster::join(&config, &clock, &metrics, (&tasks, &drain))).await?),
         };
         let authority = open_authority(&config, &clock)?;
+        let issuer = match &cluster {
+            None => None,
+            Some(cluster) => cluster.follow_issuer(&authority, &metrics, (&tasks, &drain)).await,
+        };
         let tls = MeshTls::new(config.trust_domain.clone());
         let kick = Arc::new(Notify::new());
-        let keeper = Keeper::new(Arc::clone(&authority), Arc::clone(&hub), tls.clone(), &config, clock.clone())?;
+        let keeper = Keeper::new(Arc::clone(&authority), Arc::clone(&hub), tls.clone(), &config, clock.clone())?
+            .taking(issuer.clone());
         let leads = cluster.as_ref().map(|cluster| cluster.leads.clone());
         // Before the page that says that we are ready: whoever mints a token then finds the key that checks it.
         let reviewer = cluster.as_ref().map_or(TokenReviewer::Absent, Cluster::reviewer);
@@ -81,7 +87,8 @@ impl App {
         if let Some(cluster) = &cluster {
             cluster.tell_anchors(&authority, &tasks, &drain);
         }
-        let pages = admin::Pages { config: config.clone(), hub: Arc::clone(&hub), authority, leads: leads.clone() };
+        let (shown, leading) = (Arc::clone(&hub), leads.clone());
+        let pages = admin::Pages { config: config.clone(), hub: shown, authority, leads: leading, issuer };
         let admin = pages.start(log, &metrics, &clock, &kick).map_err(AppError::Listen)?;
 
         let following = source::follow(&config, cluster.as_ref(), &hub, &metrics, (&tasks, &drain)).await?;
@@ -172,7 +179,11 @@ fn hub_config(config: &Config) -> HubConfig {
 }
 
 fn open_authority(config: &Config, clock: &WallClock) -> Result<Arc<Authority>, AppError> {
-    let settings = Settings { leaf_life: config.leaf_lifetime, ..Settings::new(config.trust_domain.clone()) };
+    let settings = Settings {
+        leaf_life: config.leaf_lifetime,
+        issuer_secret: config.issuer_secret.clone(),
+        ..Settings::new(config.trust_domain.clone())
+    };
     let authority = Authority::open(&config.ca_dir, settings, clock.unix_seconds()).map_err(AppError::Authority)?;
     Ok(Arc::new(authority))
 }
@@ -239,6 +250,12 @@ pub enum AppError {
     /// The authority's Secret cannot be used.
     #[error(transparent)]
     Mirror(#[from] MirrorError),
+    /// It was asked to end while it waited for an issuer.
+    #[error("asked to end before there was an issuer of certificates: {why}")]
+    NoIssuer {
+        /// What it waited for.
+        why: String,
+    },
     /// Serving ended.
     #[error("serving ended")]
     Serve(#[source] ServeError),

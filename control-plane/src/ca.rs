@@ -7,15 +7,18 @@
 //! | file | what | |
 //! |---|---|---|
 //! | `anchors.pem` | the trust bundle | |
-//! | `issuer.pem` | the issuer's certificate and key, in one file so that one rename replaces both | 0600 |
+//! | `issuer.pem` | the issuer's certificate, those between it and its anchor, and its key, in one file so that one rename replaces all | 0600 |
 //! | `anchor.key` | the key of the issuer's anchor; may lie elsewhere | 0600, optional |
-//! | `next.pem` | during an overlap: the next issuer's certificate and key, then the next anchor's certificate | 0600 |
+//! | `next.pem` | during an overlap: the same of the next issuer, then the next anchor's certificate | 0600 |
 //! | `next-anchor.key` | the next anchor's key; may lie elsewhere | 0600, optional |
 //! | `retiring.json` | after a switch: which anchor goes, and when its last leaf has expired | |
 //! | `leaves.json` | how long leaves live, remembered for the next start | |
 //!
 //! Invariant: each step of a rotation is a sequence of whole-file replacements, and `Authority::open` finishes a
 //! sequence that a crash cut, so that at every moment the anchor of every unexpired leaf is in the bundle.
+//!
+//! The issuer may be somebody else's, such as cert-manager's: then none is made or replaced here, and each that is offered comes in
+//! by the same files ([`Authority::adopt`]).
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,15 +34,19 @@ use weft_tls::bundle::Anchor;
 use weft_tls::{AnchorId, Credentials, TrustBundle};
 use zeroize::Zeroizing;
 
+mod adopt;
 mod csr;
 mod error;
 pub(crate) mod files;
+mod offer;
 mod rotation;
 mod signer;
 
+pub use self::adopt::Adopted;
 pub(crate) use self::csr::check_attributes;
 pub use self::csr::{CheckedRequest, CsrError};
 pub use self::error::{CaError, SignError};
+pub use self::offer::{Offer, OfferError};
 pub use self::rotation::{Acknowledgements, Rotation, Step};
 pub use self::signer::Leaf;
 
@@ -67,13 +74,15 @@ pub struct Settings {
     pub issuer_life: Duration,
     /// An anchor that we make; ten years by default.
     pub anchor_life: Duration,
+    /// The Secret of the issuer, where somebody else makes it: then we make none.
+    pub issuer_secret: Option<String>,
 }
 
 impl Settings {
     /// The defaults for a trust domain.
     pub fn new(trust_domain: TrustDomain) -> Self {
         let days = |n: u64| Duration::from_secs(n * 86_400);
-        Self { trust_domain, leaf_life: days(1), issuer_life: days(365), anchor_life: days(3650) }
+        Self { trust_domain, leaf_life: days(1), issuer_life: days(365), anchor_life: days(3650), issuer_secret: None }
     }
 }
 
@@ -111,14 +120,13 @@ struct Leaves {
 }
 
 impl Authority {
-    /// Opens the directory, or makes an anchor and an issuer where it has neither.
+    /// Opens the directory, or makes an anchor and an issuer where it has neither and nobody else makes them.
     ///
     /// # Errors
     /// A directory that cannot be read or written, or whose files do not fit together; it is never overwritten then.
     pub fn open(path: &Path, settings: Settings, now_unix_s: u64) -> Result<Self, CaError> {
         let directory = Directory::open(path)?;
-        let empty = directory.read(ANCHORS)?.is_none() && directory.read(ISSUER)?.is_none();
-        if empty || directory.read(CREATING)?.is_some() {
+        if settings.issuer_secret.is_none() && !adopt::is_made(&directory)? {
             create(&directory, &settings, now_unix_s)?;
         }
         let state = load(&directory, now_unix_s)?;
@@ -191,11 +199,17 @@ impl Authority {
         self.state().signer.not_after_unix_s
     }
 
+    /// From when on the issuer should have been replaced, whoever makes it: a sixth of its life is left.
+    pub fn issuer_overdue_unix_s(&self) -> u64 {
+        self.state().signer.overdue_unix_s()
+    }
+
     /// Begins to replace the anchor and the issuer by new ones: from now on both anchors are in the bundle.
     ///
     /// # Errors
-    /// A rotation that is not finished; a directory that cannot be written.
+    /// A rotation that is not finished; an issuer that is somebody else's; a directory that cannot be written.
     pub fn begin_rotation(&self, now_unix_s: u64) -> Result<(), CaError> {
+        self.check_ours()?;
         let mut state = self.state();
         if state.rotation != Rotation::Steady {
             return Err(CaError::RotationUnderWay);
@@ -213,10 +227,19 @@ impl Authority {
     /// Replaces the issuer under the same anchor: at once, since the anchor is what peers know.
     ///
     /// # Errors
-    /// A rotation that is not finished; an anchor whose key is not here; a directory that cannot be written.
+    /// A rotation that is not finished; an issuer that is somebody else's, or an anchor whose key is; a directory that cannot be
+    /// written.
     pub fn renew_issuer(&self, now_unix_s: u64) -> Result<(), CaError> {
+        self.check_ours()?;
         let mut state = self.state();
         self.renew_issuer_in(&mut state, now_unix_s)
+    }
+
+    fn check_ours(&self) -> Result<(), CaError> {
+        match self.settings.issuer_secret.clone() {
+            Some(secret) => Err(CaError::IssuerElsewhere { secret }),
+            None => Ok(()),
+        }
     }
 
     fn renew_issuer_in(&self, state: &mut State, now_unix_s: u64) -> Result<(), CaError> {
@@ -232,8 +255,8 @@ impl Authority {
         self.replace(state, now_unix_s)
     }
 
-    /// Makes the next step of a rotation if it may be made; renews an issuer that nears its end where the anchor's key is
-    /// here. To be called every few seconds and at each acknowledgement. Says what was done.
+    /// Makes the next step of a rotation if it may be made; renews an issuer of ours that nears its end where the anchor's key
+    /// is here. To be called every few seconds and at each acknowledgement. Says what was done.
     ///
     /// # Errors
     /// A directory that cannot be written. Then nothing has changed, or the next call finishes it.
@@ -245,7 +268,7 @@ impl Authority {
             Step::Retire => self.retire(&mut state, now_unix_s)?,
             Step::Wait => {
                 let due = state.rotation == Rotation::Steady && now_unix_s >= state.signer.due_unix_s();
-                if due && self.directory.read(ANCHOR_KEY)?.is_some() {
+                if due && self.check_ours().is_ok() && self.directory.read(ANCHOR_KEY)?.is_some() {
                     self.renew_issuer_in(&mut state, now_unix_s)?;
                 }
             }
@@ -362,8 +385,12 @@ fn load(directory: &Directory, now_unix_s: u64) -> Result<State, CaError> {
     if both != bundle {
         write_anchors(directory, &both)?;
     }
-    if retiring.is_some() {
-        finish_switch(directory, &next_pem, &next_anchor)?;
+    if let Some(retiring) = retiring {
+        if retiring.anchor == next.anchor.to_string() {
+            finish_withdrawal(directory)?;
+        } else {
+            finish_switch(directory, &next_pem, &next_anchor)?;
+        }
         return load(directory, now_unix_s);
     }
     let rotation = Rotation::Overlap { old: signer.anchor, new: next.anchor };
@@ -379,6 +406,12 @@ fn finish_switch(directory: &Directory, next_pem: &[u8], anchor: &CertificateDer
         // The new anchor's key is elsewhere, and the old one's has nothing left to sign.
         None => directory.remove(ANCHOR_KEY)?,
     }
+    directory.remove(NEXT)?;
+    directory.remove(NEXT_ANCHOR_KEY)
+}
+
+/// The second half of a withdrawal: what was to come is what goes.
+fn finish_withdrawal(directory: &Directory) -> Result<(), CaError> {
     directory.remove(NEXT)?;
     directory.remove(NEXT_ANCHOR_KEY)
 }
@@ -401,10 +434,10 @@ fn still_retiring(
     }
 }
 
-/// `next.pem`: the issuer's certificate, then the anchor's.
+/// `next.pem`: the issuer's certificate first, the anchor's last.
 fn next_anchor(next_pem: &[u8]) -> Result<CertificateDer<'static>, CaError> {
-    let mut certificates = CertificateDer::pem_slice_iter(next_pem).skip(1);
-    certificates.next().ok_or(CaError::Pem(pem::Error::NoItemsFound))?.map_err(CaError::Pem)
+    let certificates = CertificateDer::pem_slice_iter(next_pem).skip(1);
+    certificates.last().ok_or(CaError::Pem(pem::Error::NoItemsFound))?.map_err(CaError::Pem)
 }
 
 fn write_anchors(directory: &Directory, bundle: &TrustBundle) -> Result<(), CaError> {
@@ -435,5 +468,7 @@ fn remember_leaves(directory: &Directory, life_s: u64, now_unix_s: u64) -> Resul
     Ok(leaves)
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,8 @@ use clap::Parser;
 use ipnet::IpNet;
 use weft_crds::parse_duration;
 use weft_model::TrustDomain;
-use weft_model::identity::is_dns_label;
+use weft_model::identity::{is_dns_label, is_dns_subdomain};
+use weft_model::kubernetes::OWN_SECRETS;
 use weft_runtime::telemetry::LogFormat;
 
 use crate::serve::mesh::DEFAULT_STREAM_AGE;
@@ -35,6 +36,10 @@ pub struct RawConfig {
     /// kubernetes` it is a copy of the Secret weft-authority: on a tmpfs.
     #[arg(long, env = "WEFT_CA_DIR", value_name = "PATH")]
     ca_dir: PathBuf,
+    /// A Secret of the control plane's own namespace in which somebody else keeps the issuer of certificates, such as cert-manager:
+    /// `tls.crt`, `tls.key` and `ca.crt`. Then the control plane makes none. Only with `--source kubernetes`.
+    #[arg(long, env = "WEFT_ISSUER_SECRET", value_name = "NAME")]
+    issuer_secret: Option<String>,
     /// The namespace of the control plane itself.
     #[arg(long, env = "WEFT_NAMESPACE", value_name = "NAME", default_value = weft_crds::SYSTEM_NAMESPACE)]
     namespace: String,
@@ -108,6 +113,8 @@ pub struct Config {
     pub status_dir: Option<PathBuf>,
     /// The certificate authority's directory.
     pub ca_dir: PathBuf,
+    /// The Secret of the issuer, where somebody else makes it.
+    pub issuer_secret: Option<String>,
     /// The control plane's own namespace.
     pub namespace: String,
     /// What this replica is called.
@@ -154,6 +161,7 @@ impl Config {
             admin,
             status_dir,
             ca_dir,
+            issuer_secret,
             namespace,
             replica,
             trust_domain,
@@ -171,17 +179,13 @@ impl Config {
             errors.add("--source", "WEFT_SOURCE", &source, "kubernetes or directory:PATH");
         }
         let config = Self {
-            source: read_source.unwrap_or(Source::Kubernetes),
+            source: read_source.clone().unwrap_or(Source::Kubernetes),
             listen: errors.addrs("--listen", "WEFT_LISTEN", &listen),
             admin: errors.addrs("--admin", "WEFT_ADMIN", &admin),
             status_dir,
             ca_dir,
-            namespace: errors.read(
-                ("--namespace", "WEFT_NAMESPACE"),
-                &namespace,
-                "the name of a namespace (lower-case letters, digits and '-')",
-                |text| is_dns_label(text).then(|| text.to_owned()),
-            ),
+            issuer_secret: issuer_secret.and_then(|name| errors.issuer_secret(&name, read_source.as_ref())),
+            namespace: errors.namespace(&namespace),
             replica,
             trust_domain: errors.read(
                 ("--trust-domain", "WEFT_TRUST_DOMAIN"),
@@ -227,6 +231,7 @@ impl Config {
             "admin": self.admin,
             "statusDir": self.status_dir,
             "caDir": self.ca_dir,
+            "issuerSecret": self.issuer_secret,
             "namespace": self.namespace,
             "replica": self.replica,
             "trustDomain": self.trust_domain.as_str(),
@@ -239,6 +244,11 @@ impl Config {
         })
         .to_string()
     }
+}
+
+/// Whether it names a Secret that Weft does not write itself.
+fn is_anothers_secret(name: &str) -> bool {
+    is_dns_subdomain(name) && !OWN_SECRETS.contains(&name)
 }
 
 /// Everything that was wrong.
@@ -272,6 +282,20 @@ impl Errors {
             self.add(flag, variable, value, expected);
             T::default()
         })
+    }
+
+    fn namespace(&mut self, text: &str) -> String {
+        let expected = "the name of a namespace (lower-case letters, digits and '-')";
+        self.read(("--namespace", "WEFT_NAMESPACE"), text, expected, |text| is_dns_label(text).then(|| text.to_owned()))
+    }
+
+    fn issuer_secret(&mut self, name: &str, source: Option<&Source>) -> Option<String> {
+        let (flag, variable) = ("--issuer-secret", "WEFT_ISSUER_SECRET");
+        if let Some(Source::Directory(_)) = source {
+            self.0.push(format!("{flag} ({variable}): a directory has no Secrets: it takes --source kubernetes"));
+        }
+        let expected = "the name of a Secret other than Weft's own (lower-case letters, digits, '-' and '.')";
+        self.read((flag, variable), name, expected, |text| is_anothers_secret(text).then(|| Some(text.to_owned())))
     }
 
     fn addrs(&mut self, flag: &str, variable: &str, values: &[String]) -> Vec<SocketAddr> {
@@ -325,6 +349,17 @@ mod tests {
         for bad in ["", "directory:", "directory", "kubernetes:", "kube"] {
             assert_eq!(Source::parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn the_issuer_may_be_that_of_a_secret_of_kubernetes() {
+        let with = |name| config(&["--source", "kubernetes", "--issuer-secret", name]);
+        assert_eq!(with("weft-issuer").unwrap().issuer_secret.as_deref(), Some("weft-issuer"));
+        for bad in ["", "Weft", "a/b", "weft-authority", "weft-injector-tls"] {
+            assert!(with(bad).unwrap_err().contains("WEFT_ISSUER_SECRET"), "{bad}");
+        }
+        let elsewhere = config(&["--source", "directory:/etc/weft", "--issuer-secret", "weft-issuer"]).unwrap_err();
+        assert!(elsewhere.contains("--issuer-secret (WEFT_ISSUER_SECRET): a directory has no Secrets"), "{elsewhere}");
     }
 
     #[test]

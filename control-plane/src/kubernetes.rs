@@ -1,10 +1,11 @@
 //! What the control plane does by Kubernetes' API, beside watching it: checks the tokens of pods, keeps the authority in a Secret,
-//! tells every namespace whom to trust, and agrees with its replicas who of them writes.
+//! takes its issuer from somebody else's, tells every namespace whom to trust, and agrees with its replicas who of them writes.
 //!
 //! Each part is a task of its own that tries again until it succeeds: while the API server is away, what is in force stays so.
 
 pub mod authority;
 pub(crate) mod bundle;
+pub(crate) mod issuer;
 pub(crate) mod lease;
 pub(crate) mod review;
 pub(crate) mod status;

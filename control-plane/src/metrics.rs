@@ -44,6 +44,8 @@ pub struct Metrics {
     pub subscriptions: Gauge,
     anchor_expiry: Gauge<f64, AtomicU64>,
     issuer_expiry: Gauge<f64, AtomicU64>,
+    issuer_overdue: Gauge<f64, AtomicU64>,
+    issuer_refused: Gauge,
     not_injected: Family<ReasonLabel, Gauge>,
     peers: Family<PeerLabel, Gauge>,
     proxies_by_skew: Family<SkewLabel, Gauge>,
@@ -97,6 +99,8 @@ impl Metrics {
             subscriptions: Gauge::default(),
             anchor_expiry: Gauge::default(),
             issuer_expiry: Gauge::default(),
+            issuer_overdue: Gauge::default(),
+            issuer_refused: Gauge::default(),
             not_injected: Family::default(),
             peers: Family::default(),
             proxies_by_skew: Family::default(),
@@ -141,6 +145,11 @@ impl Metrics {
         r.register("anchor_expiry_timestamp_seconds", help, self.anchor_expiry.clone());
         let help = "Until when the issuer is valid, in seconds since 1970";
         r.register("issuer_expiry_timestamp_seconds", help, self.issuer_expiry.clone());
+        let help = "From when on the issuer should have been replaced, a sixth of its life before its end, in seconds since 1970";
+        r.register("issuer_overdue_timestamp_seconds", help, self.issuer_overdue.clone());
+        let help =
+            "Whether the Secret of the issuer, where there is one, cannot be used: 1, and what was in force stays";
+        r.register("issuer_secret_refused", help, self.issuer_refused.clone());
         let help = "When it was last known that what is held of a kind is what the API server has, in seconds since 1970: \
                     an event came, or a list agreed";
         r.register("source_heard_timestamp_seconds", help, self.source_heard.clone());
@@ -148,11 +157,18 @@ impl Metrics {
         r.register("source_missed", help, self.source_missed.clone());
     }
 
-    /// Sets the dates until which certificates of the authority are valid, in seconds since 1970.
-    pub fn set_expiries(&self, anchor_unix_s: u64, issuer_unix_s: u64) {
+    /// Sets the dates until which certificates of the authority are valid, and from which on the issuer is overdue, in seconds since
+    /// 1970.
+    pub fn set_expiries(&self, anchor_unix_s: u64, issuer_unix_s: u64, overdue_unix_s: u64) {
         // Exact until the year 285 million.
         self.anchor_expiry.set(anchor_unix_s as f64);
         self.issuer_expiry.set(issuer_unix_s as f64);
+        self.issuer_overdue.set(overdue_unix_s as f64);
+    }
+
+    /// Sets whether the Secret of the issuer cannot be used.
+    pub(crate) fn set_issuer_refused(&self, is_refused: bool) {
+        self.issuer_refused.set(i64::from(is_refused));
     }
 
     /// Notes that what is held of a kind was current at a time, in seconds since 1970.

@@ -179,6 +179,7 @@ fn config(dir: &Path) -> Config {
     Config {
         compare_every: Duration::from_secs(600),
         source: Source::Directory(dir.join("source")),
+        issuer_secret: None,
         namespace: "weft-system".to_owned(),
         replica: "one".to_owned(),
         listen: any.clone(),

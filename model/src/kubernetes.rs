@@ -27,6 +27,9 @@ pub const CNI_NAMESPACE: &str = "weft-cni";
 /// Namespaces whose pods never get a proxy, whatever their labels say: the cluster's own, without which nothing starts, and ours.
 pub const SYSTEM_NAMESPACES: [&str; 4] = ["kube-system", "kube-node-lease", "weft-system", CNI_NAMESPACE];
 
+/// The Secrets of weft-system that Weft writes itself: the certificate authority, and the injector's certificate.
+pub const OWN_SECRETS: [&str; 2] = ["weft-authority", "weft-injector-tls"];
+
 /// The annotation of a pod that the API server only shows: which of its files a kubelet runs it from.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
 

@@ -134,7 +134,7 @@ impl TrustBundle {
 
     /// The certificates as PEM (RFC 7468), as files carry them.
     pub fn to_pem(&self) -> String {
-        self.anchors.iter().map(|anchor| pem(&anchor.der)).collect()
+        self.anchors.iter().map(|anchor| certificate_pem(&anchor.der)).collect()
     }
 
     pub(crate) fn roots(&self) -> &[TrustAnchor<'static>] {
@@ -148,8 +148,8 @@ impl TrustBundle {
     }
 }
 
-/// One certificate as PEM. By hand, because nothing else here writes base64.
-fn pem(der: &[u8]) -> String {
+/// One certificate as PEM (RFC 7468). By hand, because nothing else here writes base64.
+pub fn certificate_pem(der: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
     // 48 bytes are the 64 characters of a line.

@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use weft_model::kubernetes::OWN_SECRETS;
 
 use text::Fixed as _;
 
 pub use layer::Layer;
-pub use text::{Cidr, Directory, Image, LogFilter, Name, Period, Quantity, TrustDomain};
+pub use text::{Cidr, Directory, Image, LogFilter, Name, NameOrNone, Period, Quantity, TrustDomain};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -87,6 +88,8 @@ pub struct ControlPlane {
     pub resources: Resources,
     /// How long a workload's certificate is valid.
     pub leaf_lifetime: Period,
+    /// A Secret of weft-system in which somebody else keeps the issuer of certificates, such as cert-manager; none: Weft makes its own.
+    pub issuer_secret: NameOrNone,
     /// Networks of the cluster: inside them proxies look unknown destinations up.
     pub networks: Vec<Cidr>,
     /// Networks of pods, services and nodes, in which no Workload may lie.
@@ -250,6 +253,10 @@ impl Values {
         if !(1..=1000).contains(&percent) {
             return refuse("controlPlane.autoscaling.cpuPercent", format!("{percent} is not between 1 and 1000"));
         }
+        let secret = self.control_plane.issuer_secret.as_str();
+        if OWN_SECRETS.contains(&secret) {
+            return refuse("controlPlane.issuerSecret", format!("{secret} is a Secret that Weft writes itself"));
+        }
         let PriorityClass { name, create, value } = &self.priority_class;
         if *value > 1_000_000_000 {
             return refuse("priorityClass.value", format!("{value} is more than 1000000000, Kubernetes' own limit"));
@@ -289,6 +296,7 @@ impl Default for Values {
                 log: LogFilter::of("info,kube_client=error"),
                 resources: resources("50m", "64Mi", "512Mi"),
                 leaf_lifetime: Period::of("24h"),
+                issuer_secret: NameOrNone::of(""),
                 networks: Vec::new(),
                 reserved_networks: Vec::new(),
                 autoscaling: Autoscaling { enabled: false, min_replicas: 2, max_replicas: 5, cpu_percent: 80 },

@@ -89,7 +89,7 @@ fn the_chart_renders_the_objects_of_weft_install() {
                 "pullPolicy": "Always", "pullSecrets": [{"name": "one"}, {"name": "two"}],
             },
             "controlPlane": {
-                "replicas": 7, "log": "info,weft_index=debug", "leafLifetime": "1h30m",
+                "replicas": 7, "log": "info,weft_index=debug", "leafLifetime": "1h30m", "issuerSecret": "weft-issuer",
                 "networks": ["10.0.0.0/8", "fd00::/8"], "reservedNetworks": ["10.96.0.0/12"],
                 "resources": {"requests": {"cpu": 1, "memory": null}, "limits": {"memory": "1Gi", "cpu": "1.5"}},
                 "nodeSelector": {"kubernetes.io/arch": "amd64", "odd": "a: {b} <&> 'c' \"d\" {{ e }} ${f}"},
@@ -114,6 +114,7 @@ fn the_schema_refuses_what_weft_install_refuses() {
         (json!({"controlPlane": {"replicas": 101}}), "replicas"),
         (json!({"controlPlane": {"replicas": null}}), "replicas"),
         (json!({"controlPlane": {"leafLifetime": "soon"}}), "leafLifetime"),
+        (json!({"controlPlane": {"issuerSecret": "Weft"}}), "issuerSecret"),
         (json!({"controlPlane": {"networks": ["10.0.0.0"]}}), "networks"),
         (json!({"controlPlane": {"autoscaling": {"cpuPercent": 0}}}), "cpuPercent"),
         (json!({"controlPlane": {"resources": {"limits": {"memory": "1GB"}}}}), "memory"),

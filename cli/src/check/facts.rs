@@ -66,8 +66,11 @@ pub(crate) struct Facts {
     pub(crate) webhook: Fact,
     /// The Secret of its certificate.
     pub(crate) webhook_secret: Fact,
-    /// Until when the issuer is valid, in seconds since 1970, as the control plane's own figures say it.
+    /// Until when the issuer is valid (`end`) and from when on it should have been replaced (`overdue`, not in the figures of older
+    /// ones), in seconds since 1970, as the control plane's own figures say it.
     pub(crate) issuer_expiry: Fact,
+    /// What the control plane says of the Secret of an issuer that somebody else makes: its name, and the problem with it.
+    pub(crate) issuer_secret: Fact,
     /// The ConfigMap that remembers what was installed.
     pub(crate) record: Fact,
     /// Namespaces that are labelled for injection, or why they cannot be seen.

@@ -39,6 +39,10 @@ pub(crate) async fn gather(client: &Client, stage: Stage, planned: &[Manifest], 
     for name in names {
         definitions.push((name.to_owned(), ask(client, &definition(name)).await));
     }
+    let (issuer_expiry, issuer_secret) = match (client, stage) {
+        (Some(client), Stage::After) => issuer(client).await,
+        _ => (Fact::Missing, Fact::Missing),
+    };
     Facts {
         now_unix_s,
         nodes: ask_list(client, "/api/v1/nodes", "").await,
@@ -56,10 +60,8 @@ pub(crate) async fn gather(client: &Client, stage: Stage, planned: &[Manifest], 
             Stage::After => ask(client, &own("/api/v1", "secrets/weft-injector-tls")).await,
             Stage::Before => Fact::Missing,
         },
-        issuer_expiry: match (client, stage) {
-            (Some(client), Stage::After) => issuer_expiry(client).await,
-            _ => Fact::Missing,
-        },
+        issuer_expiry,
+        issuer_secret,
         record: ask(client, &map("weft-system", weft_install::objects::RECORD)).await,
         namespaces: namespaces(client).await,
         version,
@@ -187,28 +189,39 @@ pub(crate) async fn get(client: &Client, path: &str) -> Fact {
     }
 }
 
-/// The control plane's figure of this name says it, so that nobody who makes this check needs to read the issuer's key.
+/// The control plane's figures of these names say it, so that nobody who makes this check needs to read the issuer's key.
 const ISSUER_EXPIRY: &str = "weft_control_plane_issuer_expiry_timestamp_seconds";
+const ISSUER_OVERDUE: &str = "weft_control_plane_issuer_overdue_timestamp_seconds";
 
-/// Asks a pod of the control plane, by way of the API server.
-async fn issuer_expiry(client: &Client) -> Fact {
+/// Asks a pod of the control plane, by way of the API server: until when its issuer is valid, and what it says of the Secret that the
+/// issuer comes from.
+async fn issuer(client: &Client) -> (Fact, Fact) {
     let pods = "/api/v1/namespaces/weft-system/pods";
     let list = match ask_list(Some(client), pods, "labelSelector=app%3Dweft-control-plane").await {
         Fact::There(list) => list,
-        other => return other,
+        other => return (other.clone(), other),
     };
     let running = |pod: &&Value| text(pod, "/status/phase") == "Running";
     let pod = list.get("items").and_then(Value::as_array).and_then(|pods| pods.iter().find(running));
-    let Some(name) = pod.map(|pod| text(pod, "/metadata/name")) else { return Fact::Missing };
-    let path = format!("{pods}/{name}:{CONTROL_PLANE_ADMIN_PORT}/proxy/metrics");
-    let request = match http::Request::get(path).body(Vec::new()) {
-        Ok(request) => request,
-        Err(error) => return Fact::Unknown(error.to_string()),
+    let Some(name) = pod.map(|pod| text(pod, "/metadata/name")) else { return (Fact::Missing, Fact::Missing) };
+    let page = |page: &str| format!("{pods}/{name}:{CONTROL_PLANE_ADMIN_PORT}/proxy/{page}");
+    let expiry = match get_text(client, &page("metrics")).await {
+        Ok(figures) => figure(&figures, ISSUER_EXPIRY)
+            .map_or(Fact::Missing, |end| Fact::There(json!({"end": end, "overdue": figure(&figures, ISSUER_OVERDUE)}))),
+        Err(why) => Fact::Unknown(why),
     };
-    match client.request_text(request).await {
-        Ok(figures) => figure(&figures, ISSUER_EXPIRY).map_or(Fact::Missing, |seconds| Fact::There(json!(seconds))),
-        Err(error) => Fact::Unknown(told(&error)),
-    }
+    let secret = match get(client, &page("rotation")).await {
+        Fact::There(mut rotation) => {
+            rotation.get_mut("issuerSecret").map_or(Fact::Missing, |it| Fact::There(it.take()))
+        }
+        other => other,
+    };
+    (expiry, secret)
+}
+
+async fn get_text(client: &Client, path: &str) -> Result<String, String> {
+    let request = http::Request::get(path).body(Vec::new()).map_err(|error| error.to_string())?;
+    client.request_text(request).await.map_err(|error| told(&error))
 }
 
 /// Where the control plane answers people.
@@ -352,11 +365,15 @@ mod tests {
             }
             // A text, with quotes around it because this server speaks JSON alone.
             "/api/v1/namespaces/weft-system/pods/b:14011/proxy/metrics" => (200, json!("figures")),
+            "/api/v1/namespaces/weft-system/pods/b:14011/proxy/rotation" => {
+                (200, json!({"state": "Steady", "issuerSecret": {"name": "weft-issuer", "problem": null}}))
+            }
             _ => refusal(404),
         });
-        assert_eq!(issuer_expiry(&client).await, Fact::Missing, "it answered, and does not say");
+        let secret = Fact::There(json!({"name": "weft-issuer", "problem": null}));
+        assert_eq!(issuer(&client).await, (Fact::Missing, secret), "it answered, and does not say until when");
         let away = server(|path| if path.contains("/b:") { refusal(503) } else { (200, json!({"items": []})) });
-        assert_eq!(issuer_expiry(&away).await, Fact::Missing);
+        assert_eq!(issuer(&away).await, (Fact::Missing, Fact::Missing));
         let figures = "# TYPE x gauge\nweft_control_plane_issuer_expiry_timestamp_seconds 1.8e9\n# EOF\n";
         assert_eq!(figure(figures, ISSUER_EXPIRY), Some(1_800_000_000.0));
         assert_eq!(figure("weft_control_plane_issuer_expiry_timestamp_seconds_more 1\n", ISSUER_EXPIRY), None);

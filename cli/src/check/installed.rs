@@ -71,8 +71,13 @@ pub(super) fn uses_native_sidecars(facts: &Facts) -> bool {
 
 /// Whether a Deployment's program has this in a variable.
 fn is_set(deployment: &Value, name: &str, value: &str) -> bool {
+    variable(deployment, name) == Some(value)
+}
+
+/// What a Deployment's program has in a variable.
+fn variable<'a>(deployment: &'a Value, name: &str) -> Option<&'a str> {
     let env = deployment.pointer("/spec/template/spec/containers/0/env").and_then(Value::as_array);
-    env.into_iter().flatten().any(|it| it["name"] == name && it["value"] == value)
+    env.into_iter().flatten().find(|it| it["name"] == name)?["value"].as_str()
 }
 
 pub(super) fn cni(facts: &Facts) -> Result<Verdict, Verdict> {
@@ -192,21 +197,60 @@ pub(super) fn webhook_certificate(facts: &Facts) -> Result<Verdict, Verdict> {
     })
 }
 
+/// The Secret that the control plane was told to take the issuer from.
+fn secret_of_issuer(facts: &Facts) -> Option<&str> {
+    let Fact::There(deployment) = &facts.control_plane else { return None };
+    variable(deployment, "WEFT_ISSUER_SECRET").filter(|name| !name.is_empty())
+}
+
+pub(super) fn issuer_secret(facts: &Facts) -> Result<Verdict, Verdict> {
+    facts.control_plane.known("weft-control-plane")?;
+    let Some(name) = secret_of_issuer(facts) else {
+        return Ok(Verdict::good("it is not used: the control plane makes its own issuer"));
+    };
+    let logs = "kubectl -n weft-system logs deployment/weft-control-plane says more";
+    let page = facts.issuer_secret.known("what the control plane says of it (pods/proxy)")?;
+    let Some(page) = page.filter(|page| page["name"] == name) else {
+        return Ok(Verdict::warning(format!("no control plane says whether it can use the Secret {name}"), logs));
+    };
+    Ok(match page["problem"].as_str() {
+        Some(problem) => {
+            let remedy = "kubectl -n weft-system describe certificate says what cert-manager waits for, and docs/kubernetes.md \
+                          has a Certificate that works";
+            Verdict::failure(format!("the issuer is not replaced, or there is none: {problem}"), remedy)
+        }
+        None => Verdict::good(format!("the issuer comes from the Secret {name}")),
+    })
+}
+
 pub(super) fn issuer_expiry(facts: &Facts) -> Result<Verdict, Verdict> {
-    let logs = "kubectl -n weft-system logs deployment/weft-control-plane says why it was not replaced";
-    let seconds = facts.issuer_expiry.known("the control plane's figures (pods/proxy)")?.and_then(Value::as_f64);
-    let Some(seconds) = seconds.filter(|seconds| *seconds > 0.0) else {
+    let logs = if secret_of_issuer(facts).is_some() {
+        "kubectl -n weft-system describe certificate says why cert-manager did not renew it"
+    } else {
+        "kubectl -n weft-system logs deployment/weft-control-plane says why it was not replaced"
+    };
+    let found = facts.issuer_expiry.known("the control plane's figures (pods/proxy)")?;
+    let date = |name: &str| found.and_then(|found| found[name].as_f64()).filter(|seconds| *seconds > 0.0);
+    let Some(end) = date("end") else {
         return Ok(Verdict::warning("no control plane says until when its issuer is valid", logs));
     };
-    let days = ((seconds - facts.now_unix_s as f64) / 86_400.0).floor();
-    Ok(if days < 0.0 {
+    let now = facts.now_unix_s as f64;
+    // An older control plane makes its own, for a year, and does not say this.
+    let overdue = date("overdue").unwrap_or(end - 60.0 * 86_400.0);
+    let left = span(end - now);
+    Ok(if end < now {
         Verdict::failure("the issuer has expired: no certificate is made or renewed", logs)
-    } else if days < 60.0 {
-        // It is replaced four months before.
-        Verdict::warning(format!("the issuer expires in {days} days and was not replaced"), logs)
+    } else if now > overdue {
+        Verdict::warning(format!("the issuer expires in {left} and was not replaced"), logs)
     } else {
-        Verdict::good(format!("the issuer is good for {days} days"))
+        Verdict::good(format!("the issuer is good for {left}"))
     })
+}
+
+/// A span of time in days, or in hours where it is short: an issuer of cert-manager's may live for two days.
+fn span(seconds: f64) -> String {
+    let hours = (seconds / 3600.0).floor();
+    if hours < 72.0 { format!("{hours} hours") } else { format!("{} days", (hours / 24.0).floor()) }
 }
 
 /// The version that was installed: as it was written down, else by the control plane's image.

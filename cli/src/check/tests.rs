@@ -76,7 +76,8 @@ fn healthy() -> Facts {
         cni: Fact::Missing,
         webhook: Fact::There(json!({"webhooks": [hook]})),
         webhook_secret: Fact::There(json!({"data": {"tls.crt": base64(&leaf)}})),
-        issuer_expiry: Fact::There(json!((NOW + 300 * DAY) as f64)),
+        issuer_expiry: Fact::There(json!({"end": NOW + 300 * DAY, "overdue": NOW + 240 * DAY})),
+        issuer_secret: Fact::There(Value::Null),
         record: Fact::There(json!({"data": {"version": VERSION}})),
         namespaces: Ok(vec![labelled("shop", &anchor, &[pod("cart", VERSION)]), labelled("empty", &anchor, &[])]),
     }
@@ -481,10 +482,48 @@ fn every_check_is_documented() {
 }
 
 #[test]
+fn the_issuers_secret() {
+    /// A control plane that was told to use it, and what it says of it.
+    fn says(said: Value) -> impl FnOnce(&mut Facts) {
+        move |facts: &mut Facts| {
+            let Fact::There(deployment) = &mut facts.control_plane else { unreachable!() };
+            let env = json!([{"name": "WEFT_ISSUER_SECRET", "value": "weft-issuer"}]);
+            deployment["spec"]["template"]["spec"]["containers"][0]["env"] = env;
+            facts.issuer_secret = Fact::There(said);
+        }
+    }
+    check("issuer-secret", Good, "makes its own issuer", |_| {});
+    check(
+        "issuer-secret",
+        Good,
+        "comes from the Secret weft-issuer",
+        says(json!({"name": "weft-issuer", "problem": null})),
+    );
+    let problem = "the Secret weft-issuer cannot be used: tls.key is another key than tls.crt names";
+    check("issuer-secret", Failure, problem, says(json!({"name": "weft-issuer", "problem": problem})));
+    check("issuer-secret", Warning, "no control plane says", says(Value::Null));
+    check("issuer-secret", Warning, "no control plane says", says(json!({"name": "other", "problem": null})));
+    check("issuer-secret", Warning, "forbidden", |facts| {
+        says(Value::Null)(facts);
+        facts.issuer_secret = Fact::Unknown("forbidden".to_owned());
+    });
+    check("issuer-secret", Warning, "forbidden", |facts| facts.control_plane = Fact::Unknown("forbidden".to_owned()));
+}
+
+#[test]
 fn the_issuers_end_is_seen() {
-    let ends =
-        |days: f64| move |facts: &mut Facts| facts.issuer_expiry = Fact::There(json!(NOW as f64 + days * DAY as f64));
+    let ends = |days: f64| {
+        move |facts: &mut Facts| facts.issuer_expiry = Fact::There(json!({"end": NOW as f64 + days * DAY as f64}))
+    };
+    let overdue = |end: u64, overdue: u64| {
+        move |facts: &mut Facts| facts.issuer_expiry = Fact::There(json!({"end": NOW + end, "overdue": overdue}))
+    };
     check("issuer-expiry", Good, "300 days", |_| {});
+    check("issuer-expiry", Good, "30 hours", overdue(30 * 3600, NOW));
+    check("issuer-expiry", Warning, "in 30 hours and was not replaced", overdue(30 * 3600, NOW - 1));
+    check("issuer-expiry", Failure, "has expired", |facts| {
+        facts.issuer_expiry = Fact::There(json!({"end": NOW - 1, "overdue": NOW - 9}));
+    });
     check("issuer-expiry", Good, "60 days", ends(60.0));
     check("issuer-expiry", Warning, "59 days", ends(59.0));
     check("issuer-expiry", Failure, "has expired", ends(-1.0));

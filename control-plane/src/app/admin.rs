@@ -11,6 +11,7 @@ use weft_runtime::telemetry::LogLevel;
 use crate::ca::{Authority, CaError};
 use crate::config::Config;
 use crate::hub::Hub;
+use crate::kubernetes::issuer::Seen;
 use crate::metrics::Metrics;
 
 /// What the pages show.
@@ -20,6 +21,8 @@ pub(super) struct Pages {
     pub(super) authority: Arc<Authority>,
     /// Whether this replica is the one that writes; `None` where there are no others.
     pub(super) leads: Option<watch::Receiver<bool>>,
+    /// What the Secret of somebody else's issuer says, where there is one.
+    pub(super) issuer: Option<watch::Receiver<Seen>>,
 }
 
 impl Pages {
@@ -31,11 +34,12 @@ impl Pages {
         clock: &WallClock,
         kick: &Arc<Notify>,
     ) -> io::Result<AdminServer> {
-        let Self { config, hub, authority, leads } = self;
+        let Self { config, hub, authority, leads, issuer } = self;
         let addrs = config.admin.clone();
         let counted = (Arc::clone(metrics), Arc::clone(&hub));
         let ready = Arc::clone(&hub);
         let rotation = (Arc::clone(&authority), Arc::clone(&hub), clock.clone());
+        let secret = config.issuer_secret.clone();
         let act = |step| act(&authority, clock, kick, leads.clone(), step);
         let mut builder = Admin::builder()
             .metrics(move |out| {
@@ -50,7 +54,10 @@ impl Pages {
             })
             .json("/rotation", Access::Anyone, move || {
                 let (authority, hub, clock) = &rotation;
-                rotation_json(authority, hub, clock)
+                let problem = issuer.as_ref().and_then(|issuer| issuer.borrow().problem.clone());
+                let secret =
+                    secret.as_ref().map(|name| serde_json::json!({"name": name, "problem": problem.as_deref()}));
+                rotation_json(authority, hub, clock, secret.as_ref())
             })
             .post("/rotate-issuer", act(Authority::renew_issuer))
             .post("/rotate-anchor", act(Authority::begin_rotation));
@@ -80,7 +87,12 @@ fn act(
     }
 }
 
-fn rotation_json(authority: &Authority, hub: &Hub, clock: &WallClock) -> String {
+fn rotation_json(
+    authority: &Authority,
+    hub: &Hub,
+    clock: &WallClock,
+    issuer_secret: Option<&serde_json::Value>,
+) -> String {
     let now = clock.unix_seconds();
     let acknowledgements = hub.without_anchors(now);
     let rotation = authority.rotation();
@@ -93,6 +105,7 @@ fn rotation_json(authority: &Authority, hub: &Hub, clock: &WallClock) -> String 
         "replicasUnheard": acknowledgements.replicas,
         "waitsFor": rotation.waits_for(acknowledgements, now),
         "issuerNotAfterUnixSeconds": authority.issuer_not_after_unix_s(),
+        "issuerSecret": issuer_secret,
     })
     .to_string()
 }

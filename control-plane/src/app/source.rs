@@ -8,12 +8,15 @@ use tokio::sync::{mpsc, watch};
 use weft_runtime::clock::WallClock;
 use weft_runtime::drain::Drain;
 use weft_runtime::task::Tasks;
+use weft_tls::MeshTls;
 
-use super::AppError;
+use super::waiting::Waiting;
+use super::{AppError, KeepError};
 use crate::ca::Authority;
 use crate::config::{Config, Source};
 use crate::hub::Hub;
 use crate::kubernetes::authority::Mirror;
+use crate::kubernetes::issuer::{self, IssuerSecret, Seen as IssuerSeen};
 use crate::kubernetes::lease::Candidate;
 use crate::kubernetes::{bundle, client, status, uninjected};
 use crate::metrics::Metrics;
@@ -32,23 +35,48 @@ pub(super) struct Cluster {
     clock: WallClock,
     /// Whether this replica is the one that writes.
     pub(super) leads: watch::Receiver<bool>,
+    /// Where the issuer comes from, if somebody else makes it.
+    issuer: Option<IssuerSecret>,
 }
 
 impl Cluster {
-    /// Stands for election, and puts the authority's files where the authority will look for them.
+    /// Stands for election, and puts the authority's files where the authority will look for them. Where these are to begin with an
+    /// issuer of somebody else's, it waits for that.
     pub(super) async fn join(
         config: &Config,
         clock: &WallClock,
-        tasks: &Tasks,
-        drain: &Drain,
+        metrics: &Arc<Metrics>,
+        (tasks, drain): (&Tasks, &Drain),
     ) -> Result<Self, AppError> {
         let client = client().await.map_err(AppError::Cluster)?;
         let (candidate, leads) = Candidate::new(&client, &config.namespace, config.replica.clone());
         tasks.spawn("lease", candidate.run(drain.clone()));
-        let made = || super::open_authority(config, clock).map(drop);
+        let issuer = issuer_secret(config, &client, clock)?;
+        let mut waiting = Waiting::new(config, metrics);
+        let made = async || made(config, clock, issuer.as_ref(), &mut waiting).await;
         let mirror = Mirror::open::<AppError>(&client, &config.namespace, &config.ca_dir, made).await?;
+        waiting.end().await;
         tasks.spawn("authority-secret", mirror.keep(leads.clone(), drain.clone()));
-        Ok(Self { client, clock: clock.clone(), leads })
+        Ok(Self { client, clock: clock.clone(), leads, issuer })
+    }
+
+    /// Follows the issuer that somebody else makes from now on, where there is one. It is taken once at once: the one that the
+    /// authority remembers may have expired since.
+    pub(super) async fn follow_issuer(
+        &self,
+        authority: &Authority,
+        metrics: &Arc<Metrics>,
+        (tasks, drain): (&Tasks, &Drain),
+    ) -> Option<watch::Receiver<IssuerSeen>> {
+        let secret = self.issuer.clone()?;
+        if let Ok(offer) = secret.read().await
+            && let Err(error) = authority.adopt(&offer, false, self.clock.unix_seconds())
+        {
+            tracing::error!(error = &error as &dyn std::error::Error, "the Secret's issuer cannot be taken");
+        }
+        let (sender, seen) = watch::channel(IssuerSeen::default());
+        tasks.spawn("issuer-secret", secret.follow(sender, Arc::clone(metrics), drain.clone()));
+        Some(seen)
     }
 
     /// What checks the tokens of pods.
@@ -72,6 +100,31 @@ impl Cluster {
     pub(super) fn tell_anchors(&self, authority: &Authority, tasks: &Tasks, drain: &Drain) {
         let telling = bundle::keep(self.client.clone(), authority.subscribe(), self.leads.clone(), drain.clone());
         tasks.spawn("trust-bundle", telling);
+    }
+}
+
+fn issuer_secret(config: &Config, client: &Client, clock: &WallClock) -> Result<Option<IssuerSecret>, AppError> {
+    let Some(name) = &config.issuer_secret else { return Ok(None) };
+    let identity = MeshTls::new(config.trust_domain.clone()).control_plane_id();
+    let identity = identity.map_err(|error| AppError::Certificate(KeepError::Identity(error)))?;
+    Ok(Some(IssuerSecret::new(client, &config.namespace, name, identity, clock.clone())))
+}
+
+/// Makes the authority's files where there are none, or waits for a while for the issuer that they are to begin with, and says which.
+async fn made(
+    config: &Config,
+    clock: &WallClock,
+    issuer: Option<&IssuerSecret>,
+    waiting: &mut Waiting<'_>,
+) -> Result<bool, AppError> {
+    let Some(issuer) = issuer else { return super::open_authority(config, clock).map(|_opened| true) };
+    // What is there is older than the Secret that is gone, and signs until another is announced.
+    if Authority::is_there(&config.ca_dir).map_err(AppError::Authority)? {
+        return Ok(true);
+    }
+    match issuer.read().await {
+        Ok(offer) => Authority::create_from(&config.ca_dir, &offer).map(|()| true).map_err(AppError::Authority),
+        Err(error) => waiting.wait(issuer::words(&error)).await.map(|()| false),
     }
 }
 

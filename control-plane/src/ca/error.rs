@@ -9,6 +9,7 @@ use weft_tls::bundle::BundleError;
 use weft_tls::credentials::CredentialsError;
 
 use super::CsrError;
+use super::signer::Unfit;
 
 /// Why the authority cannot be opened, or a step of a rotation not be made.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,15 @@ pub enum CaError {
         /// Why.
         source: io::Error,
     },
+    /// The issuer is somebody else's to make.
+    #[error("the issuer is that of the Secret {secret}: replace it, or its authority, where that is made")]
+    IssuerElsewhere {
+        /// The Secret.
+        secret: String,
+    },
+    /// The issuer's name is one that cannot be written into leaves.
+    #[error("a part of the issuer's name has several values: give it one of each")]
+    IssuerName,
     /// A note of ours cannot be read.
     #[error("{path} is not what we wrote")]
     Json {
@@ -87,6 +97,18 @@ pub enum CaError {
         /// Which.
         path: PathBuf,
     },
+}
+
+impl From<Unfit> for CaError {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Name => Self::IssuerName,
+            Unfit::NotAnchored => Self::NotAnchored,
+            Unfit::NotAnIssuer => Self::NotAnIssuer,
+            Unfit::OtherKey => Self::OtherKey,
+            Unfit::Unreadable(error) => Self::Key(error),
+        }
+    }
 }
 
 /// Why a certificate is not made.

@@ -26,6 +26,8 @@ const CA_BACKDATE_S: u64 = 3600;
 pub(crate) struct Signer {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
+    /// The authorities between it and its anchor, from below; none where the anchor itself signed it.
+    above: Vec<CertificateDer<'static>>,
     pub(crate) anchor: AnchorId,
     not_before_unix_s: u64,
     pub(crate) not_after_unix_s: u64,
@@ -41,35 +43,54 @@ pub(crate) struct NewAuthority {
 /// A leaf that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
-    /// The leaf first, then the issuer; DER.
+    /// The leaf first, then the issuer, then the authorities between it and its anchor; DER.
     pub chain_der: Vec<Vec<u8>>,
     /// The last second in which it is valid, since 1970.
     pub not_after_unix_s: u64,
 }
 
 impl Signer {
-    /// Reads an issuer's certificate and key (PKCS #8) and finds the anchor of `bundle` that signed it.
+    /// Reads an issuer's certificate and key (PKCS #8), and finds the way from it to an anchor of `bundle`.
     pub(crate) fn from_pem(pem: &[u8], bundle: &TrustBundle) -> Result<Self, CaError> {
-        let certificate = CertificateDer::from_pem_slice(pem).map_err(CaError::Pem)?;
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
         let key_der =
             Zeroizing::new(PrivatePkcs8KeyDer::from_pem_slice(pem).map_err(CaError::Pem)?.secret_pkcs8_der().to_vec());
         let key = KeyPair::try_from(key_der.as_slice()).map_err(CaError::Key)?;
-        let (_, parsed) = X509Certificate::from_der(&certificate).ok().ok_or(CaError::NotAnIssuer)?;
-        let constraints = parsed.basic_constraints().ok().flatten().ok_or(CaError::NotAnIssuer)?.value;
+        Ok(Self::new(&certificates.map_err(CaError::Pem)?, key, bundle)?)
+    }
+
+    /// An issuer, the first of `certificates`. The others are taken where they lie between it and an anchor of `bundle`.
+    pub(crate) fn new(
+        certificates: &[CertificateDer<'static>],
+        key: KeyPair,
+        bundle: &TrustBundle,
+    ) -> Result<Self, Unfit> {
+        let certificate = certificates.first().ok_or(Unfit::NotAnIssuer)?.clone();
+        let (_, parsed) = X509Certificate::from_der(&certificate).ok().ok_or(Unfit::NotAnIssuer)?;
+        let constraints = parsed.basic_constraints().ok().flatten().ok_or(Unfit::NotAnIssuer)?.value;
         let signs = parsed.key_usage().ok().flatten().is_some_and(|usage| usage.value.key_cert_sign());
         if !constraints.ca || !signs {
-            return Err(CaError::NotAnIssuer);
+            return Err(Unfit::NotAnIssuer);
         }
         if parsed.public_key().raw != key.subject_public_key_info() {
-            return Err(CaError::OtherKey);
+            return Err(Unfit::OtherKey);
         }
-        let anchor = anchor_of(&parsed, bundle).ok_or(CaError::NotAnchored)?;
+        let (anchor, above) = path_of(certificates, bundle).ok_or(Unfit::NotAnchored)?;
+        // rcgen writes the name into every leaf, and has no word for such a one; it panics at an empty set.
+        if !parsed.subject().iter().all(|names| names.iter().count() == 1) {
+            return Err(Unfit::Name);
+        }
         let validity = parsed.validity();
         let unix = |seconds: i64| seconds.max(0).unsigned_abs();
         let (not_before_unix_s, not_after_unix_s) =
             (unix(validity.not_before.timestamp()), unix(validity.not_after.timestamp()));
-        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(CaError::Key)?;
-        Ok(Self { issuer, certificate, anchor, not_before_unix_s, not_after_unix_s })
+        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(Unfit::Unreadable)?;
+        Ok(Self { issuer, certificate, above, anchor, not_before_unix_s, not_after_unix_s })
+    }
+
+    /// Its certificate, and those between it and its anchor.
+    pub(crate) fn chain(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
+        std::iter::once(&self.certificate).chain(&self.above)
     }
 
     /// Makes a leaf: one URI, not an authority, for TLS on both sides, never outliving its issuer.
@@ -95,13 +116,20 @@ impl Signer {
         params.serial_number = Some(serial().ok_or(SignError::Random)?);
         set_validity(&mut params, from, to);
         let leaf = params.signed_by(public_key, &self.issuer).map_err(SignError::Make)?;
-        Ok(Leaf { chain_der: vec![leaf.der().to_vec(), self.certificate.to_vec()], not_after_unix_s: to })
+        let chain_der = std::iter::once(leaf.der()).chain(self.chain()).map(|der| der.to_vec()).collect();
+        Ok(Leaf { chain_der, not_after_unix_s: to })
     }
 
     /// When two thirds of its life are over: time to replace it, while leaves can still live their whole life.
     pub(crate) fn due_unix_s(&self) -> u64 {
         let life = self.not_after_unix_s.saturating_sub(self.not_before_unix_s);
         self.not_before_unix_s.saturating_add(life / 3 * 2)
+    }
+
+    /// When a sixth of its life is left: somebody should have replaced it by now.
+    pub(crate) fn overdue_unix_s(&self) -> u64 {
+        let life = self.not_after_unix_s.saturating_sub(self.not_before_unix_s);
+        self.not_after_unix_s.saturating_sub(life / 6)
     }
 }
 
@@ -173,14 +201,44 @@ pub(crate) fn is_key_of(key_pem: &[u8], certificate: &CertificateDer<'_>) -> boo
         .is_ok_and(|(_, parsed)| parsed.public_key().raw == key.subject_public_key_info())
 }
 
-/// The anchor whose name the issuer bears and whose key made its signature.
-fn anchor_of(issuer: &X509Certificate<'_>, bundle: &TrustBundle) -> Option<AnchorId> {
-    let signed_by = |der: &CertificateDer<'_>| {
-        let Ok((_, anchor)) = X509Certificate::from_der(der) else { return false };
-        anchor.subject().as_raw() == issuer.issuer().as_raw()
-            && issuer.verify_signature(Some(anchor.public_key())).is_ok()
-    };
-    bundle.anchors().iter().find(|anchor| signed_by(anchor.der())).map(weft_tls::bundle::Anchor::id)
+/// The anchor that the first certificate leads to, and those of the others that lie between the two, from below.
+fn path_of(
+    certificates: &[CertificateDer<'static>],
+    bundle: &TrustBundle,
+) -> Option<(AnchorId, Vec<CertificateDer<'static>>)> {
+    let (mut below, others) = certificates.split_first()?;
+    let mut above: Vec<CertificateDer<'static>> = Vec::new();
+    // It ends: each round takes one of the others away.
+    loop {
+        let (_, parsed) = X509Certificate::from_der(below).ok()?;
+        if let Some(anchor) = bundle.anchors().iter().find(|anchor| is_signed_by(&parsed, anchor.der())) {
+            return Some((anchor.id(), above));
+        }
+        below = others.iter().find(|other| !above.contains(*other) && is_signed_by(&parsed, other))?;
+        above.push(below.clone());
+    }
+}
+
+/// Whether a certificate bears the name of this authority, and its key made the signature.
+fn is_signed_by(certificate: &X509Certificate<'_>, authority: &CertificateDer<'_>) -> bool {
+    let Ok((_, authority)) = X509Certificate::from_der(authority) else { return false };
+    authority.subject().as_raw() == certificate.issuer().as_raw()
+        && certificate.verify_signature(Some(authority.public_key())).is_ok()
+}
+
+/// Why a certificate and a key are not an issuer's, for whoever knows where they came from to say.
+#[derive(Debug)]
+pub(crate) enum Unfit {
+    /// A part of its name has several values.
+    Name,
+    /// No way leads from it to an anchor.
+    NotAnchored,
+    /// It is not a certificate, or not one of an authority that may sign.
+    NotAnIssuer,
+    /// The key is another one.
+    OtherKey,
+    /// The library cannot read it.
+    Unreadable(rcgen::Error),
 }
 
 fn set_validity(params: &mut CertificateParams, from_unix_s: u64, to_unix_s: u64) {

@@ -37,7 +37,8 @@ pub(crate) struct Mirror {
 }
 
 impl Mirror {
-    /// Puts the Secret's files into the directory. `made` makes them where there is no Secret yet, and is then the first.
+    /// Puts the Secret's files into the directory. `made` makes them where there is no Secret yet, and is then the first; where it
+    /// says that it could not yet, another replica may have been able to.
     ///
     /// # Errors
     /// The API server or the directory cannot be used, or the files cannot be made.
@@ -45,7 +46,7 @@ impl Mirror {
         client: &Client,
         namespace: &str,
         directory: &Path,
-        made: impl Fn() -> Result<(), E>,
+        mut made: impl AsyncFnMut() -> Result<bool, E>,
     ) -> Result<Self, E> {
         let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
         let mut mirror = Self { api, directory: directory.to_owned(), agreed: Files::new() };
@@ -55,7 +56,9 @@ impl Mirror {
                 mirror.take(files_of(&secret)).map_err(MirrorError::from)?;
                 return Ok(mirror);
             }
-            made()?;
+            if !made().await? {
+                continue;
+            }
             let files = read(&mirror.directory).map_err(MirrorError::from)?;
             match mirror.api.create(&PostParams::default(), &secret(files.clone(), None)).await {
                 Ok(_made) => {

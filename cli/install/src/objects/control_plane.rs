@@ -57,6 +57,9 @@ fn own_rules() -> Value {
         {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [NAME], "verbs": ["get", "update"]},
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
         {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["weft-authority"], "verbs": ["get", "update"]},
+        {"?controlPlane.issuerSecret": {
+            "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["${controlPlane.issuerSecret}"], "verbs": ["get"],
+        }},
     ])
 }
 
@@ -68,6 +71,7 @@ fn its_deployment() -> Value {
         {"name": "WEFT_TRUST_DOMAIN", "value": "${trustDomain}"},
         {"name": "WEFT_LEAF_LIFETIME", "value": "${controlPlane.leafLifetime}"},
         {"name": "WEFT_LOG", "value": "${controlPlane.log}"},
+        {"?controlPlane.issuerSecret": {"name": "WEFT_ISSUER_SECRET", "value": "${controlPlane.issuerSecret}"}},
         {"?controlPlane.networks": {"name": "WEFT_NETWORKS", "value": "${controlPlane.networks,}"}},
         {"?controlPlane.reservedNetworks": {
             "name": "WEFT_RESERVED_NETWORKS", "value": "${controlPlane.reservedNetworks,}",
@@ -76,6 +80,10 @@ fn its_deployment() -> Value {
     let ports = json!([{"name": "grpc-proxies", "containerPort": 14010}, {"name": "admin", "containerPort": 14011}]);
     let args = ["--source=kubernetes", "--ca-dir=/var/run/weft/authority", "--log-format=json"];
     let mut container = container("control-plane", "/weft-control-plane", "controlPlane", &args, &ports, &env);
+    // It waits for an issuer that somebody else makes, for as long as that takes: alive, and not ready.
+    container["startupProbe"]["httpGet"] = json!({
+        "path?!controlPlane.issuerSecret": "/ready", "path?controlPlane.issuerSecret": "/live", "port": "admin",
+    });
     container["volumeMounts"] = json!([{"name": "authority", "mountPath": "/var/run/weft"}]);
     // Its copy of the authority's Secret: in memory, never on a disk.
     let volumes = json!([{"name": "authority", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}]);

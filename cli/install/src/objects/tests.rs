@@ -42,6 +42,7 @@ fn every_value_reaches_an_object() {
         "controlPlane.log=debug",
         "controlPlane.resources.limits.cpu=2",
         "controlPlane.leafLifetime=1h",
+        "controlPlane.issuerSecret=weft-issuer",
         "controlPlane.networks=[10.0.0.0/8]",
         "controlPlane.reservedNetworks=[10.0.0.0/8]",
         "controlPlane.nodeSelector.a=b",
@@ -103,6 +104,64 @@ fn the_cni_plugin_is_told_of_to_the_injector_and_runs_on_every_node() {
     );
     let level = "/metadata/labels/pod-security.kubernetes.io~1enforce";
     assert_eq!(find(&objects, "Namespace", "weft-system").unwrap().pointer(level).unwrap(), "restricted");
+}
+
+/// What the issuer of somebody else takes: in the container, and in the role.
+fn of_issuer(objects: &[Value]) -> (Value, Value) {
+    let deployment = find(objects, "Deployment", "weft-control-plane").unwrap();
+    let role = find(objects, "Role", "weft-control-plane").unwrap();
+    (deployment["spec"]["template"]["spec"]["containers"][0].clone(), role["rules"].clone())
+}
+
+#[test]
+fn the_issuer_of_somebody_else_is_read_and_nothing_more() {
+    let (container, rules) = of_issuer(&with(&["controlPlane.issuerSecret=weft-issuer"]));
+    let variable = serde_json::json!({"name": "WEFT_ISSUER_SECRET", "value": "weft-issuer"});
+    assert!(container["env"].as_array().unwrap().contains(&variable));
+    assert_eq!(container["startupProbe"]["httpGet"]["path"], "/live");
+    let rule = serde_json::json!({
+        "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["weft-issuer"], "verbs": ["get"],
+    });
+    assert!(rules.as_array().unwrap().contains(&rule));
+    let (container, rules) = of_issuer(&with(&[]));
+    assert_eq!(container["startupProbe"]["httpGet"], serde_json::json!({"path": "/ready", "port": "admin"}));
+    assert!(!format!("{container}{rules}").contains("issuer"));
+}
+
+/// The component for Kustomize, by hand, does what the value does.
+#[test]
+fn the_component_of_the_issuer_gives_what_the_value_gives() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/issuer/kustomization.yaml");
+    let component: Value = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let mut patched = with(&[]);
+    for patch in component["patches"].as_array().unwrap() {
+        let (kind, name) = (patch["target"]["kind"].as_str().unwrap(), patch["target"]["name"].as_str().unwrap());
+        let object =
+            patched.iter_mut().find(|object| object["kind"] == kind && object["metadata"]["name"] == name).unwrap();
+        let operations: Vec<Value> = serde_saphyr::from_str(patch["patch"].as_str().unwrap()).unwrap();
+        for operation in operations {
+            let (place, last) = operation["path"].as_str().unwrap().rsplit_once('/').unwrap();
+            let place = object.pointer_mut(place).unwrap();
+            match last {
+                "-" => place.as_array_mut().unwrap().push(operation["value"].clone()),
+                name => place[name] = operation["value"].clone(),
+            }
+        }
+    }
+    let wanted = with(&["controlPlane.issuerSecret=weft-issuer"]);
+    for kind in ["Deployment", "Role"] {
+        // The order of variables and of rules means nothing.
+        let sorted = |objects: &[Value]| {
+            let mut object = find(objects, kind, "weft-control-plane").unwrap().clone();
+            for list in ["/rules", "/spec/template/spec/containers/0/env"] {
+                if let Some(list) = object.pointer_mut(list).and_then(Value::as_array_mut) {
+                    list.sort_by_key(Value::to_string);
+                }
+            }
+            object
+        };
+        assert_eq!(sorted(&patched), sorted(&wanted), "{kind}");
+    }
 }
 
 #[test]

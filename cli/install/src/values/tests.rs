@@ -24,8 +24,10 @@ fn a_value_may_be_any_yaml_and_null_takes_away() {
         "controlPlane.networks=[10.0.0.0/8, fd00::/8]",
         "controlPlane.nodeSelector.kubernetes\\.io/arch=amd64",
         "controlPlane.resources.limits.memory=null",
+        "controlPlane.issuerSecret=\"\"",
     ])
     .unwrap();
+    assert_eq!(values.control_plane.issuer_secret.as_str(), "");
     assert_eq!(values.control_plane.networks.len(), 2);
     assert_eq!(values.control_plane.node_selector["kubernetes.io/arch"], "amd64");
     assert!(values.control_plane.resources.limits.is_empty());
@@ -41,6 +43,8 @@ fn what_makes_no_sense_is_refused_with_its_key() {
         ("controlPlane.replicas=-1", "controlPlane.replicas: invalid value"),
         ("controlPlane.replicas=null", "controlPlane.replicas: missing field"),
         ("controlPlane.leafLifetime=soon", "controlPlane.leafLifetime: \"soon\" is not a length of time"),
+        ("controlPlane.issuerSecret=Weft", "controlPlane.issuerSecret: \"Weft\" is not a name"),
+        ("controlPlane.issuerSecret=weft-authority", "controlPlane.issuerSecret: weft-authority is a Secret that Weft"),
         ("controlPlane.networks=[10.0.0.0/33]", "controlPlane.networks[0]: \"10.0.0.0/33\" is not a network"),
         ("controlPlane.resources.limits.memory=1GB", "controlPlane.resources.limits.memory: \"1GB\" is not a quantity"),
         ("controlPlane.resources.limits.cpu=-1", "controlPlane.resources.limits.cpu: -1 is not a quantity"),

@@ -87,6 +87,13 @@ text!(
     "a name: lower-case letters, digits, '-' and '.'"
 );
 text!(
+    /// The name of another object, or nothing where there is none.
+    NameOrNone,
+    "^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?$",
+    |text: &str| text.is_empty() || is_dns_subdomain(text),
+    "a name: lower-case letters, digits, '-' and '.'; or nothing"
+);
+text!(
     /// What is logged: a level, or `target=level` pairs.
     LogFilter,
     "^[A-Za-z0-9_:=,.-]+$",

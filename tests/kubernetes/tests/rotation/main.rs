@@ -9,6 +9,8 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use weft_tests_kubernetes::{Namespace, eventually, get, install_with, installed, kubectl};
 
+mod issuer;
+
 /// How long a leaf lives. Renewal comes at 70 %, and a busy machine may be late by seconds.
 const LEAF_LIFETIME: &str = "40s";
 

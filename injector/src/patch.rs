@@ -1,5 +1,4 @@
-//! What is added to a pod: the init container that sets the redirect, the proxy as a native sidecar behind it, and the volumes that
-//! they use. Everything else of the pod stays as it was written, fields that we do not know included.
+//! What is added to a pod: the proxy as a native sidecar, the init container that sets the redirect, and the volumes that they use. Everything else of the pod stays as it was written, fields that we do not know included.
 //!
 //! The proxy is an init container that keeps running (Kubernetes 1.29 and later): it is ready before any other container of the pod
 //! starts, outlives all of them, and does not keep a Job from completing.
@@ -157,7 +156,7 @@ pub fn inject_salted(pod: &Value, installation: &Installation, salt: &str) -> Re
     match settings.sidecar.unwrap_or(installation.sidecar) {
         Sidecar::Native => {
             let containers = array_in(spec, "initContainers").ok_or_else(|| misshapen("spec.initContainers"))?;
-            containers.splice(0..0, [init, native(proxy)]);
+            containers.splice(0..0, native(proxy, init, installation.redirect));
         }
         Sidecar::Ordinary => {
             // While the other init containers run there is no proxy yet that their connections could be turned to.
@@ -345,10 +344,25 @@ fn proxy_container(settings: &PodSettings, installation: &Installation, probes: 
     })
 }
 
-/// Keeps running, and what comes after it in the list waits until it has started.
-fn native(mut proxy: Value) -> Value {
+/// The proxy keeps running, and no other container starts before it is ready.
+///
+/// The container that sets the rules comes behind it and waits for it: what a startup probe has found the kubelet acts upon only when it
+/// has looked at the pod's containers once more, a second later (measured: docs/measurements). Who only proves rules is the first, so that
+/// the CNI plugin's DaemonSet sees at once which pods have none.
+fn native(mut proxy: Value, mut init: Value, redirect: Redirect) -> [Value; 2] {
     proxy["restartPolicy"] = json!("Always");
-    proxy
+    match redirect {
+        Redirect::Cni => [init, proxy],
+        Redirect::Init => {
+            if let Some(proxy) = proxy.as_object_mut() {
+                proxy.remove("startupProbe");
+            }
+            if let Some(env) = init.get_mut("env").and_then(Value::as_array_mut) {
+                env.push(json!({"name": "WEFT_UNTIL_READY", "value": "true"}));
+            }
+            [proxy, init]
+        }
+    }
 }
 
 /// The kubelet starts no container before the hook of the one before it has ended. All are told to end at once: for a while the proxy

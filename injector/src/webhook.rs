@@ -143,7 +143,7 @@ mod tests {
         });
         let patch: json_patch::Patch = serde_json::from_slice(&bytes).unwrap();
         json_patch::patch(&mut pod, &patch).unwrap();
-        assert_eq!(pod["spec"]["initContainers"][1]["name"], "weft-proxy");
+        assert_eq!(pod["spec"]["initContainers"][0]["name"], "weft-proxy");
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn what_is_added_is_added_and_every_other_line_stays_as_it_was() {
     // The added volume stands behind the one that was there, and before what follows.
     assert!(text.contains("        emptyDir: {}\n      - name: weft-trust\n"), "{text}");
     assert!(text.contains("    metadata:\n      annotations:\n        weft.dev/injected-by: "), "{text}");
-    assert!(text.contains("    spec:\n      initContainers:\n      - name: weft-init\n"), "{text}");
+    assert!(text.contains("    spec:\n      initContainers:\n      - name: weft-proxy\n"), "{text}");
     let fates: Vec<(&str, &Fate)> = found.iter().map(|found| (found.object.as_str(), &found.fate)).collect();
     assert_eq!(fates, [("Deployment shop/cart", &Fate::Injected), ("Service cart", &Fate::NoPods)]);
 }

@@ -55,6 +55,11 @@ pub(crate) struct Raw {
     /// Networks to which outgoing connections pass, such as `10.96.0.1,2001:db8::/32`.
     #[arg(long, env = "WEFT_SKIP_OUTBOUND_CIDRS", default_value = "", value_name = "CIDRS")]
     skip_outbound_cidrs: String,
+    /// Between setting the rules and proving them, wait until the proxy of this pod is ready, however long that takes, and say what
+    /// is waited for: for an init container behind the proxy, which then starts one step of the kubelet sooner.
+    #[arg(long, env = "WEFT_UNTIL_READY", default_value = "false", hide_default_value = true)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    until_ready: String,
     #[command(flatten)]
     mode: Mode,
 }
@@ -100,6 +105,8 @@ struct Mode {
 pub(crate) enum Action {
     Apply,
     ApplyAndProve,
+    /// In between the proxy has to be ready.
+    ApplyAndProveReady,
     /// It may take so long.
     AwaitProxy(Duration),
     /// For so long.
@@ -130,10 +137,19 @@ impl Raw {
             skip_inbound_ports,
             skip_outbound_ports,
             skip_outbound_cidrs,
+            until_ready,
             mode,
         } = self;
         let mut wrong = Wrong::default();
-        let action = mode.action(&mut wrong);
+        let until_ready = wrong.take("until-ready", &until_ready, switch) == Some(true);
+        let action = match mode.action(&mut wrong) {
+            Action::ApplyAndProve if until_ready => Action::ApplyAndProveReady,
+            action if until_ready => {
+                wrong.lines.push(format!("{} goes with setting and proving the rules alone", named("until-ready")));
+                action
+            }
+            action => action,
+        };
         let options = Options {
             outbound_port: wrong.take("outbound-port", &outbound_port, port).unwrap_or(Options::OUTBOUND_PORT),
             inbound_port: wrong.take("inbound-port", &inbound_port, port).unwrap_or(Options::INBOUND_PORT),
@@ -270,7 +286,7 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Apply => "set, not proven",
-            Self::ApplyAndProve => "set and proven",
+            Self::ApplyAndProve | Self::ApplyAndProveReady => "set and proven",
             Self::AwaitProxy(_) | Self::Linger(_) => "not touched",
             Self::Prove | Self::ProveCapture(_) => "proven",
             Self::Remove => "removed",

@@ -9,10 +9,27 @@ use crate::error::InitError;
 
 /// How long to pause between two questions.
 const PAUSE: Duration = Duration::from_millis(50);
+/// When it is said first what is waited for, and how often then.
+const SAY_FIRST: Duration = Duration::from_secs(2);
+const SAY_EVERY: Duration = Duration::from_secs(10);
 /// How long one answer may take.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// The page is a line or two.
 const ANSWER_BYTES_MAX: u64 = 4096;
+
+/// Asks until it is ready, however long that takes; `say` is told what it still waits for, first after a moment, then every while.
+#[expect(clippy::disallowed_methods, reason = "this program waits for another in real time")]
+pub(crate) fn ever(port: NonZeroU16, say: &mut dyn FnMut(&str)) {
+    let mut said_at = Instant::now();
+    let mut pause = SAY_FIRST;
+    while let Err(InitError::NotReady { said, .. }) = within(port, Duration::ZERO) {
+        if said_at.elapsed() >= pause {
+            say(&said);
+            (said_at, pause) = (Instant::now(), SAY_EVERY);
+        }
+        std::thread::park_timeout(PAUSE);
+    }
+}
 
 /// Asks until it is ready.
 #[expect(clippy::disallowed_methods, reason = "this program waits for another in real time")]

@@ -84,6 +84,15 @@ fn act(action: Action, options: &Options) -> Result<String, InitError> {
             let proof = prove(options)?;
             Ok(format!("{done}weft-init: rules read back; {proof}\n"))
         }
+        Action::ApplyAndProveReady => {
+            apply(options)?;
+            // Before it is ready its port is not taken yet: whoever proves then would take it.
+            ready::ever(options.admin_port, &mut |said| {
+                print(&format!("weft-init: redirect rules set; waiting for the proxy to be ready: {said}\n"));
+            });
+            let proof = prove(options)?;
+            Ok(format!("{done}weft-init: rules read back; {proof}\n"))
+        }
         Action::Prove => prove(options).map(|proof| format!("{done}weft-init: rules read back; {proof}\n")),
         Action::ProveCapture(wait) => prove_within(options, wait).map(|proof| format!("{done}weft-init: {proof}\n")),
         Action::AwaitProxy(wait) => {

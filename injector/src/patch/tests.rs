@@ -39,9 +39,9 @@ fn names(list: &Value) -> Vec<&str> {
 #[test]
 fn the_proxy_comes_first_and_the_rest_stays_as_it_was() {
     let with = injected(&pod());
-    assert_eq!(names(&with["spec"]["initContainers"]), [INIT_CONTAINER, PROXY_CONTAINER, "migrate"]);
+    assert_eq!(names(&with["spec"]["initContainers"]), [PROXY_CONTAINER, INIT_CONTAINER, "migrate"]);
     assert_eq!(names(&with["spec"]["containers"]), ["cart"]);
-    let proxy = &with["spec"]["initContainers"][1];
+    let proxy = &with["spec"]["initContainers"][0];
     assert_eq!(proxy["restartPolicy"], "Always");
     assert_eq!(proxy["securityContext"]["runAsUser"], 2140);
     assert_eq!(proxy["securityContext"]["capabilities"], json!({"drop": ["ALL"]}));
@@ -86,8 +86,10 @@ fn settings_of_the_pod_reach_the_containers() {
         "config.weft.dev/log-level": "debug",
     });
     let with = injected(&pod);
-    let [init, proxy] = [0, 1].map(|i| &with["spec"]["initContainers"][i]);
-    assert_eq!(init["env"], json!([{"name": "WEFT_SKIP_INBOUND_PORTS", "value": "9100"}]));
+    let [proxy, init] = [0, 1].map(|i| &with["spec"]["initContainers"][i]);
+    let skips = json!({"name": "WEFT_SKIP_INBOUND_PORTS", "value": "9100"});
+    assert_eq!(init["env"], json!([skips, {"name": "WEFT_UNTIL_READY", "value": "true"}]));
+    assert_eq!(proxy.get("startupProbe"), None, "the other waits for it");
     assert_eq!(proxy["resources"]["limits"]["cpu"], "2");
     assert!(proxy["env"].as_array().unwrap().contains(&json!({"name": "WEFT_LOG", "value": "debug"})));
 }
@@ -138,7 +140,7 @@ fn an_ordinary_proxy_is_the_first_container_and_the_others_wait_for_it() {
     // The pod has the last word.
     let mut own = pod();
     own["metadata"]["annotations"] = json!({"config.weft.dev/sidecar": "native"});
-    assert_eq!(with(&own, &installation)["spec"]["initContainers"][1]["restartPolicy"], "Always");
+    assert_eq!(with(&own, &installation)["spec"]["initContainers"][0]["restartPolicy"], "Always");
 }
 
 #[test]
@@ -160,7 +162,7 @@ fn the_proxy_is_told_what_it_performs_and_only_a_salt_makes_a_key_anew() {
     pod["spec"]["containers"][0]["lifecycle"] = json!({"preStop": {"httpGet": {"port": 8080, "path": "/bye"}}});
     let hook = |pod: &Value| pod["spec"]["containers"][0]["lifecycle"]["preStop"]["httpGet"]["path"].clone();
     let with = injected(&pod);
-    let env = with["spec"]["initContainers"][1]["env"].as_array().unwrap();
+    let env = with["spec"]["initContainers"][0]["env"].as_array().unwrap();
     let told = env.iter().find(|it| it["name"] == "WEFT_PROBES").unwrap()["value"].as_str().unwrap();
     let paths: Vec<String> = weft_model::probes::Probes::parse(told).unwrap().iter().map(|it| it.path()).collect();
     assert_eq!(paths, ["/probe/cart/readiness", hook(&with).as_str().unwrap()]);

@@ -13,6 +13,14 @@ fn nothing_said_means_the_numbers_of_the_mesh() {
 }
 
 #[test]
+fn only_who_sets_and_proves_waits_in_between() {
+    assert_eq!(parse(&["--until-ready"]), Ok((Action::ApplyAndProveReady, Options::default())));
+    for other in ["--dry-run", "--no-prove", "--prove-capture", "--remove"] {
+        assert!(parse(&["--until-ready", other]).unwrap_err()[0].contains("(WEFT_UNTIL_READY)"), "{other}");
+    }
+}
+
+#[test]
 fn every_flag_arrives() {
     let parsed = parse(&[
         "--outbound-port=1",

@@ -1,7 +1,9 @@
 //! The program, and what it writes beside what `nft` makes of the text that it prints.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::num::NonZeroU32;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use weft_init::{Options, apply, prove, remove, render};
 use weft_model::PortRange;
@@ -58,6 +60,32 @@ fn the_program_sets_proves_and_removes() {
         assert_eq!(run(world::weft_init().arg("--prove-only")).0, 70);
         assert_eq!(run(world::weft_init().arg("--remove")).0, 0);
         assert_eq!(nft(&["list", "ruleset"]), "");
+    });
+}
+
+#[test]
+fn behind_the_proxy_the_program_waits_until_it_is_ready() {
+    world::each("program::behind_the_proxy_the_program_waits_until_it_is_ready", || {
+        let _neighbour = Neighbour::new();
+        let mut child = world::weft_init().arg("--until-ready").stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        assert!(line.contains("waiting for the proxy to be ready: Connection refused"), "{line}");
+        assert!(nft(&["list", "ruleset"]).contains("weft"), "nothing passes meanwhile");
+        let proxy = ["127.0.0.1:14001", "[::1]:14001"].map(|addr| TcpListener::bind(addr).unwrap());
+        let admin = TcpListener::bind("127.0.0.1:14003").unwrap();
+        let (asked, _) = admin.accept().unwrap();
+        // All of the question: closing what has unread bytes is a reset.
+        let question = BufReader::new(&asked).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+        assert_eq!(question.count(), 3, "a line, a host and that the connection ends");
+        (&asked).write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        drop(asked);
+        let mut rest = String::new();
+        said.read_to_string(&mut rest).unwrap();
+        assert!(child.wait().unwrap().success(), "{rest}");
+        assert!(rest.contains("set and proven") && rest.contains("IPv4: a connection to 192.0.2.1:"), "{rest}");
+        drop(proxy);
     });
 }
 

@@ -23,7 +23,7 @@ fn a_label_on_the_namespace_or_on_the_pod_decides() {
     ] {
         namespace.apply(&pod(name, label)).unwrap();
         let made = get(namespace.name(), "pod", name).unwrap();
-        let want: &[&str] = if has { &["weft-init", "weft-proxy", "app"] } else { &["app"] };
+        let want: &[&str] = if has { &["weft-proxy", "weft-init", "app"] } else { &["app"] };
         assert_eq!(names(&made), want, "{}/{name}", namespace.name());
     }
     off.ready("enabled").unwrap();

@@ -116,5 +116,5 @@ fn a_webhook_certificate_that_is_spoiled_is_made_anew() {
     // Each replica takes it up when it looks next, and tells the API server whom to believe.
     eventually("a pod with a proxy", || namespace.serve("server")).unwrap();
     let pod = get(namespace.name(), "pod", "server").unwrap();
-    assert_eq!(pod["spec"]["initContainers"][1]["name"], "weft-proxy", "{pod}");
+    assert_eq!(pod["spec"]["initContainers"][0]["name"], "weft-proxy", "{pod}");
 }

@@ -56,8 +56,8 @@ fn run_async(args: &Args) -> anyhow::Result<()> {
     runtime.block_on(async {
         let client = Client::try_default().await.context("no cluster")?;
         match &args.what {
-            What::Scale(options) => scale::run(options, &client).await,
-            What::Start(options) => start::run(options, &client).await,
+            What::Scale(options) => Box::pin(scale::run(options, &client)).await,
+            What::Start(options) => Box::pin(start::run(options, &client)).await,
         }
     })
 }

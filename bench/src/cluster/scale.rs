@@ -83,7 +83,7 @@ struct Replica {
 /// Measures it, and takes away what it made.
 pub(super) async fn run(options: &Options, client: &Client) -> anyhow::Result<()> {
     let objects = Objects::new(client.clone());
-    let measured = measure(options, client, &objects).await;
+    let measured = Box::pin(measure(options, client, &objects)).await;
     let cleared = objects.clear().await.context("taking it away again");
     measured.and(cleared)
 }
@@ -176,7 +176,7 @@ async fn churn(
                 moved.push((objects::endpoint(ip), options.proxies));
                 let old = rolled.pop_front();
                 let (objects, shared) = (objects.clone(), Arc::clone(shared));
-                work.spawn(async move { roll(&objects, &shared, new, ip, old).await });
+                work.spawn(async move { Box::pin(roll(&objects, &shared, new, ip, old)).await });
             }
         }
     }

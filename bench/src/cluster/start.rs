@@ -30,15 +30,18 @@ pub(super) async fn run(options: &Options, client: &Client) -> anyhow::Result<()
         let namespace = serde_json::from_value(namespace).context("a namespace")?;
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
     }
-    let measured = measure(options, client).await;
+    let measured = Box::pin(measure(options, client)).await;
     for (name, _) in NAMESPACES {
         Api::<Namespace>::all(client.clone()).delete(name, &DeleteParams::default()).await?;
     }
     measured
 }
 
-/// What a pod goes through, as the API server tells it, each with whether a status tells that it is past it.
-const STAGES: [(&str, fn(&PodStatus) -> bool); 5] = [
+/// What it is called, and whether a pod with this status is past it.
+type Stage = (&'static str, fn(&PodStatus) -> bool);
+
+/// What a pod goes through, as the API server tells it.
+const STAGES: [Stage; 5] = [
     ("weft-init ended", |status| {
         init(status, "weft-init").is_some_and(|it| it.state.as_ref().is_some_and(|state| state.terminated.is_some()))
     }),
@@ -63,7 +66,7 @@ async fn measure(options: &Options, client: &Client) -> anyhow::Result<()> {
     // The first of each finds what is cached from then on.
     for n in 0..=options.pods {
         for ((namespace, _), samples) in NAMESPACES.iter().zip(&mut took) {
-            let seconds = once(client, namespace, &format!("app-{n}")).await?;
+            let seconds = Box::pin(once(client, namespace, &format!("app-{n}"))).await?;
             for (seconds, samples) in seconds.into_iter().zip(samples).filter(|_| n > 0) {
                 if let Some(seconds) = seconds {
                     samples.add(seconds);

@@ -104,9 +104,10 @@ struct Mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Apply,
-    ApplyAndProve,
-    /// In between the proxy has to be ready.
-    ApplyAndProveReady,
+    ApplyAndProve {
+        /// Whether the proxy has to be ready in between.
+        until_ready: bool,
+    },
     /// It may take so long.
     AwaitProxy(Duration),
     /// For so long.
@@ -143,7 +144,7 @@ impl Raw {
         let mut wrong = Wrong::default();
         let until_ready = wrong.take("until-ready", &until_ready, switch) == Some(true);
         let action = match mode.action(&mut wrong) {
-            Action::ApplyAndProve if until_ready => Action::ApplyAndProveReady,
+            Action::ApplyAndProve { .. } => Action::ApplyAndProve { until_ready },
             action if until_ready => {
                 wrong.lines.push(format!("{} goes with setting and proving the rules alone", named("until-ready")));
                 action
@@ -184,7 +185,7 @@ impl Mode {
             let flags: Vec<String> = set.iter().map(|(flag, ..)| named(flag)).collect();
             wrong.lines.push(format!("at most one of these may be set: {}", flags.join(", ")));
         }
-        set.first().map_or(Action::ApplyAndProve, |(_, _, action)| *action)
+        set.first().map_or(Action::ApplyAndProve { until_ready: false }, |(_, _, action)| *action)
     }
 }
 
@@ -286,7 +287,7 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Apply => "set, not proven",
-            Self::ApplyAndProve | Self::ApplyAndProveReady => "set and proven",
+            Self::ApplyAndProve { .. } => "set and proven",
             Self::AwaitProxy(_) | Self::Linger(_) => "not touched",
             Self::Prove | Self::ProveCapture(_) => "proven",
             Self::Remove => "removed",

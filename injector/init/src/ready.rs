@@ -19,10 +19,10 @@ const ANSWER_BYTES_MAX: u64 = 4096;
 
 /// Asks until it is ready, however long that takes; `say` is told what it still waits for, first after a moment, then every while.
 #[expect(clippy::disallowed_methods, reason = "this program waits for another in real time")]
-pub(crate) fn ever(port: NonZeroU16, say: &mut dyn FnMut(&str)) {
+pub(crate) fn ever(port: NonZeroU16, say: impl Fn(&str)) {
     let mut said_at = Instant::now();
     let mut pause = SAY_FIRST;
-    while let Err(InitError::NotReady { said, .. }) = within(port, Duration::ZERO) {
+    while let Err(said) = look(port) {
         if said_at.elapsed() >= pause {
             say(&said);
             (said_at, pause) = (Instant::now(), SAY_EVERY);
@@ -31,21 +31,25 @@ pub(crate) fn ever(port: NonZeroU16, say: &mut dyn FnMut(&str)) {
     }
 }
 
-/// Asks until it is ready.
+/// Asks until it is ready, for so long.
 #[expect(clippy::disallowed_methods, reason = "this program waits for another in real time")]
 pub(crate) fn within(port: NonZeroU16, wait: Duration) -> Result<(), InitError> {
     let begun = Instant::now();
-    loop {
-        let answer = ask(port);
-        let said = match answer {
-            Ok(answer) if is_good(&answer) => return Ok(()),
-            Ok(answer) => body(&answer).to_owned(),
-            Err(error) => error.to_string(),
-        };
+    while let Err(said) = look(port) {
         if begun.elapsed() >= wait {
             return Err(InitError::NotReady { seconds: wait.as_secs(), said });
         }
         std::thread::park_timeout(PAUSE);
+    }
+    Ok(())
+}
+
+/// Whether it is ready now, or what it waits for.
+fn look(port: NonZeroU16) -> Result<(), String> {
+    match ask(port) {
+        Ok(answer) if is_good(&answer) => Ok(()),
+        Ok(answer) => Err(body(&answer).to_owned()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -79,17 +79,14 @@ fn act(action: Action, options: &Options) -> Result<String, InitError> {
     let done = format!("weft-init: redirect rules {action}\n");
     match action {
         Action::Apply => apply(options).map(|()| done),
-        Action::ApplyAndProve => {
+        Action::ApplyAndProve { until_ready } => {
             apply(options)?;
-            let proof = prove(options)?;
-            Ok(format!("{done}weft-init: rules read back; {proof}\n"))
-        }
-        Action::ApplyAndProveReady => {
-            apply(options)?;
-            // Before it is ready its port is not taken yet: whoever proves then would take it.
-            ready::ever(options.admin_port, &mut |said| {
-                print(&format!("weft-init: redirect rules set; waiting for the proxy to be ready: {said}\n"));
-            });
+            if until_ready {
+                // Before it is ready its port is not taken yet: whoever proves then would take it.
+                ready::ever(options.admin_port, |said| {
+                    print(&format!("weft-init: redirect rules set; waiting for the proxy to be ready: {said}\n"));
+                });
+            }
             let proof = prove(options)?;
             Ok(format!("{done}weft-init: rules read back; {proof}\n"))
         }

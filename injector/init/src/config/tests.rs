@@ -9,12 +9,12 @@ use crate::options::Options;
 
 #[test]
 fn nothing_said_means_the_numbers_of_the_mesh() {
-    assert_eq!(parse(&[]), Ok((Action::ApplyAndProve, Options::default())));
+    assert_eq!(parse(&[]), Ok((Action::ApplyAndProve { until_ready: false }, Options::default())));
 }
 
 #[test]
 fn only_who_sets_and_proves_waits_in_between() {
-    assert_eq!(parse(&["--until-ready"]), Ok((Action::ApplyAndProveReady, Options::default())));
+    assert_eq!(parse(&["--until-ready"]), Ok((Action::ApplyAndProve { until_ready: true }, Options::default())));
     for other in ["--dry-run", "--no-prove", "--prove-capture", "--remove"] {
         assert!(parse(&["--until-ready", other]).unwrap_err()[0].contains("(WEFT_UNTIL_READY)"), "{other}");
     }

@@ -4,14 +4,13 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-use std::thread;
 
 use anyhow::{Context as _, ensure};
 use weft_tests_kubernetes::{
     Namespace, Said, apply, eventually, install_with, installed, kubectl, kubectl_reading, weft,
 };
 
-use super::{Admin, LEAF_LIFETIME, SYSTEM, hears_the_other, replicas};
+use super::{Admin, LEAF_LIFETIME, SYSTEM, anchor_replaced_under_load, hears_the_other, replicas};
 
 const NAME: &str = "weft-issuer";
 
@@ -144,21 +143,7 @@ fn the_issuer_of_a_secret_is_followed() {
         .unwrap();
     asks().unwrap();
 
-    thread::scope(|scope| {
-        let url = "http://server.issuer/";
-        let load = scope.spawn(|| {
-            namespace.exec("client", &["h2load", "--h1", "-D", "90", "-c", "4", "--rps", "50", url]).unwrap()
-        });
-        workshop.issue("second", "second", "second-root").unwrap();
-        let after = eventually("the old anchor is gone", || {
-            let now = admins[0].get("/rotation")?;
-            ensure!(now["state"] == "Steady" && now["anchors"] != before["anchors"], "{now}");
-            Ok(now)
-        })
-        .unwrap();
-        assert_eq!(after["anchors"].as_array().map(Vec::len), Some(1), "{after}");
-        let said = load.join().unwrap();
-        assert!(said.contains("0 failed, 0 errored, 0 timeout") && said.contains(" 0 4xx, 0 5xx"), "{said}");
-    });
+    let replace = || workshop.issue("second", "second", "second-root");
+    anchor_replaced_under_load(&admins[0], &namespace, "client", replace).unwrap();
     checked("ok", "comes from the Secret weft-issuer").unwrap();
 }

@@ -115,6 +115,33 @@ fn clients(namespace: &Namespace, admins: &[Admin; 2]) -> anyhow::Result<usize> 
     anyhow::bail!("seventeen proxies are all connected to the same replica");
 }
 
+/// Replaces the anchor, waits until the old one is gone, and sees that nobody has lost a request meanwhile.
+fn anchor_replaced_under_load(
+    admin: &Admin,
+    namespace: &Namespace,
+    client: &str,
+    replace: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let before = admin.get("/rotation")?;
+    thread::scope(|scope| {
+        // It outlasts the rotation: both certificates of the load's connections are replaced under it.
+        let url = format!("http://server.{}/", namespace.name());
+        let load = scope
+            .spawn(move || namespace.exec(client, &["h2load", "--h1", "-D", "90", "-c", "4", "--rps", "50", &url]));
+        replace()?;
+        let after = eventually("the old anchor is gone", || {
+            let now = admin.get("/rotation")?;
+            ensure!(now["state"] == "Steady" && now["anchors"] != before["anchors"], "{now}");
+            Ok(now)
+        })?;
+        ensure!(after["anchors"].as_array().map(Vec::len) == Some(1), "{after}");
+        ensure!(!load.is_finished(), "the load ended before the rotation did");
+        let said = load.join().map_err(|_panic| anyhow::anyhow!("the load panicked"))??;
+        ensure!(said.contains("0 failed, 0 errored, 0 timeout") && said.contains(" 0 4xx, 0 5xx"), "{said}");
+        Ok(())
+    })
+}
+
 #[test]
 fn the_issuer_and_the_anchor_are_replaced_under_load() {
     // Once for all tests, this one too: so that it does not come after ours.
@@ -143,29 +170,14 @@ spec: {targetRefs: [{kind: Service, name: server}], connectTimeout: 3s}
     })
     .unwrap();
 
-    let before = admins[0].get("/rotation").unwrap();
-    assert_eq!(before["state"], "Steady");
+    assert_eq!(admins[0].get("/rotation").unwrap()["state"], "Steady");
     let refused = admins[1].post("/rotate-anchor").unwrap_err().to_string();
     assert!(refused.contains("holds the Lease"), "{refused}");
-    thread::scope(|scope| {
-        // It outlasts the rotation: both certificates of the load's connections are replaced under it.
-        let url = "http://server.rotation/";
-        let load = scope.spawn(|| {
-            namespace.exec("client-1", &["h2load", "--h1", "-D", "90", "-c", "4", "--rps", "50", url]).unwrap()
-        });
-        admins[0].post("/rotate-issuer").unwrap();
-        admins[0].post("/rotate-anchor").unwrap();
-        let after = eventually("the old anchor is gone", || {
-            let now = admins[0].get("/rotation")?;
-            ensure!(now["state"] == "Steady" && now["anchors"] != before["anchors"], "{now}");
-            Ok(now)
-        })
-        .unwrap();
-        assert_eq!(after["anchors"].as_array().map(Vec::len), Some(1), "{after}");
-        assert!(!load.is_finished(), "the load ended before the rotation did");
-        let said = load.join().unwrap();
-        assert!(said.contains("0 failed, 0 errored, 0 timeout") && said.contains(" 0 4xx, 0 5xx"), "{said}");
-    });
+    let replace = || {
+        admins[0].post("/rotate-issuer")?;
+        admins[0].post("/rotate-anchor").map(drop)
+    };
+    anchor_replaced_under_load(&admins[0], &namespace, "client-1", replace).unwrap();
 
     // A pod from before: its container starts with the bundle of now, and finds the control plane and its peers.
     namespace.restart_proxy("server").unwrap();

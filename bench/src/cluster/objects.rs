@@ -108,7 +108,8 @@ impl Objects {
     }
 }
 
-async fn create<K>(api: &Api<K>, object: Value) -> anyhow::Result<K>
+/// Makes an object of what is written there.
+pub(super) async fn create<K>(api: &Api<K>, object: Value) -> anyhow::Result<K>
 where
     K: Clone + std::fmt::Debug + DeserializeOwned + serde::Serialize,
 {

@@ -5,12 +5,13 @@
 use anyhow::Context as _;
 use clap::Args;
 use k8s_openapi::api::core::v1::{ContainerStatus, Namespace, Pod, PodStatus};
-use kube::api::{DeleteParams, PostParams};
+use kube::api::DeleteParams;
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::eventually;
+use super::objects::create;
 use crate::figure::Samples;
 
 /// Flags of `start`.
@@ -27,8 +28,7 @@ const NAMESPACES: [(&str, &str); 2] = [("weft-start-with", "enabled"), ("weft-st
 pub(super) async fn run(options: &Options, client: &Client) -> anyhow::Result<()> {
     for (name, inject) in NAMESPACES {
         let namespace = json!({"metadata": {"name": name, "labels": {"weft.dev/inject": inject}}});
-        let namespace = serde_json::from_value(namespace).context("a namespace")?;
-        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
+        create(&Api::<Namespace>::all(client.clone()), namespace).await?;
     }
     let measured = Box::pin(measure(options, client)).await;
     for (name, _) in NAMESPACES {
@@ -98,8 +98,8 @@ async fn once(client: &Client, namespace: &str, name: &str) -> anyhow::Result<[O
     let container = json!({"name": "app", "image": "weft.test/app:1", "args": ["serve", "http", "8080"],
         "readinessProbe": probe});
     let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [container]});
-    let pod = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).context("a pod")?;
-    eventually("the namespace takes pods", async || pods.create(&PostParams::default(), &pod).await.ok()).await?;
+    let pod = json!({"metadata": {"name": name}, "spec": spec});
+    eventually("the namespace takes pods", async || create(&pods, pod.clone()).await.ok()).await?;
     let begun = Instant::now();
     let mut past = [None; STAGES.len()];
     eventually("a pod that is ready", async || {

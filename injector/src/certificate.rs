@@ -29,7 +29,7 @@ use weft_runtime::clock::WallClock;
 use weft_runtime::drain::Drain;
 
 /// The Secret, in the injector's own namespace.
-const NAME: &str = "weft-injector-tls";
+const NAME: &str = weft_model::kubernetes::INJECTOR_SECRET;
 /// The `MutatingWebhookConfiguration`.
 pub(crate) const CONFIGURATION: &str = "weft-injector";
 

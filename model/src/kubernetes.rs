@@ -27,8 +27,14 @@ pub const CNI_NAMESPACE: &str = "weft-cni";
 /// Namespaces whose pods never get a proxy, whatever their labels say: the cluster's own, without which nothing starts, and ours.
 pub const SYSTEM_NAMESPACES: [&str; 4] = ["kube-system", "kube-node-lease", "weft-system", CNI_NAMESPACE];
 
-/// The Secrets of weft-system that Weft writes itself: the certificate authority, and the injector's certificate.
-pub const OWN_SECRETS: [&str; 2] = ["weft-authority", "weft-injector-tls"];
+/// The Secret of weft-system in which the certificate authority lies.
+pub const AUTHORITY_SECRET: &str = "weft-authority";
+
+/// The Secret of weft-system in which the injector's certificate lies.
+pub const INJECTOR_SECRET: &str = "weft-injector-tls";
+
+/// The Secrets of weft-system that Weft writes itself.
+pub const OWN_SECRETS: [&str; 2] = [AUTHORITY_SECRET, INJECTOR_SECRET];
 
 /// The annotation of a pod that the API server only shows: which of its files a kubelet runs it from.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";

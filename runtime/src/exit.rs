@@ -13,12 +13,12 @@ pub const FAILED: u8 = 1;
 /// elsewhere.
 #[expect(clippy::print_stderr, reason = "the last words of a process are for who started it")]
 pub fn last_words(program: &str, error: &dyn Error, code: u8) -> ExitCode {
-    eprint!("{program}: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        eprint!(": {error}");
-        cause = error.source();
-    }
-    eprintln!();
+    eprintln!("{program}: {}", told(error));
     ExitCode::from(code)
+}
+
+/// An error and each of its causes after a colon, on one line.
+pub fn told(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| (*error).source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

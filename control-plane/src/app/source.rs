@@ -7,6 +7,7 @@ use kube::Client;
 use tokio::sync::{mpsc, watch};
 use weft_runtime::clock::WallClock;
 use weft_runtime::drain::Drain;
+use weft_runtime::exit::told;
 use weft_runtime::task::Tasks;
 use weft_tls::MeshTls;
 
@@ -16,7 +17,7 @@ use crate::ca::Authority;
 use crate::config::{Config, Source};
 use crate::hub::Hub;
 use crate::kubernetes::authority::Mirror;
-use crate::kubernetes::issuer::{self, IssuerSecret, Seen as IssuerSeen};
+use crate::kubernetes::issuer::{IssuerSecret, Seen as IssuerSeen};
 use crate::kubernetes::lease::Candidate;
 use crate::kubernetes::{bundle, client, status, uninjected};
 use crate::metrics::Metrics;
@@ -124,7 +125,7 @@ async fn made(
     }
     match issuer.read().await {
         Ok(offer) => Authority::create_from(&config.ca_dir, &offer).map(|()| true).map_err(AppError::Authority),
-        Err(error) => waiting.wait(issuer::words(&error)).await.map(|()| false),
+        Err(error) => waiting.wait(told(&error)).await.map(|()| false),
     }
 }
 

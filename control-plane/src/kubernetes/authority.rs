@@ -20,7 +20,7 @@ use tokio::time::sleep;
 use weft_runtime::drain::Drain;
 
 /// The Secret's name, in the control plane's own namespace.
-pub(crate) const NAME: &str = "weft-authority";
+pub(crate) const NAME: &str = weft_model::kubernetes::AUTHORITY_SECRET;
 
 /// How often both sides are compared. A rotation waits for every proxy; a few seconds are nothing to it.
 const EVERY: Duration = Duration::from_secs(5);

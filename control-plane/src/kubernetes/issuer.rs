@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use weft_model::SpiffeId;
 use weft_runtime::clock::WallClock;
 use weft_runtime::drain::Drain;
+use weft_runtime::exit::told;
 
 use super::REQUEST_MAX;
 use crate::ca::{Offer, OfferError};
@@ -73,7 +74,7 @@ impl IssuerSecret {
                     tracing::debug!(error = &error as &dyn Error, "the issuer's Secret cannot be read now");
                 }
                 Err(error) => {
-                    let problem: Arc<str> = words(&error).into();
+                    let problem: Arc<str> = told(&error).into();
                     let is_new = seen.borrow().problem.as_ref() != Some(&problem);
                     if is_new {
                         tracing::error!(
@@ -142,12 +143,6 @@ impl IssuerError {
             Self::Slow { .. } => false,
         }
     }
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn words(error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| (*error).source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 #[cfg(test)]

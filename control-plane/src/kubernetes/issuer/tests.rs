@@ -68,7 +68,7 @@ fn what_is_wrong_is_said_with_the_secret_and_the_field() {
         let source = offer_of(&secret, &identity(), 0).err().unwrap();
         let error = IssuerError::Unusable { name: Arc::from("weft-issuer"), source };
         let said = "the Secret weft-issuer cannot be used: tls.crt is missing or empty: maybe it was not issued yet";
-        assert_eq!(words(&error), said);
+        assert_eq!(told(&error), said);
         assert!(error.is_verdict());
     }
 }
